@@ -1,0 +1,185 @@
+"""The command line program: Lightning's own verbs over our methods and data, and a few of ours.
+
+fer-lightning fit --config experiments/trainer.yaml --config experiments/data/fer2013.yaml \
+        --config experiments/methods/fixmatch.yaml --data.labels_per_class 100 --data.seed 1
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fer_lightning.errors import InputError
+
+DESCRIPTION = """Semi-supervised facial expression recognition.
+
+fit, validate, test and predict are Lightning's; besides them there are
+  splits make|verify|show   which faces are labeled, unlabeled, val and test
+  matrix FILE               run every experiment of a file that has no result yet
+  results FILE              show a table of results, or write it into a README
+Each explains itself with --help."""
+
+_RUN_DIR = "FER_LIGHTNING_RUN_DIR"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; bad input ends in one clear message and exit status 2.
+
+    Args:
+        args: the command line without the program's name; that of the process if None.
+
+    Returns:
+        Exit status.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        if args[:1] == ["splits"]:
+            return _own_verbs(args[1:], "fer_lightning.split_commands", ("make", "verify", "show"), "splits")
+        if args[:1] in (["matrix"], ["results"]):
+            return _own_verb(args)
+        _lightning_verbs(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _own_verbs(args: list[str], module: str, names: tuple[str, ...], prog: str) -> int:
+    import importlib
+
+    from jsonargparse import auto_cli
+
+    home = importlib.import_module(module)
+    return int(auto_cli({n: getattr(home, n) for n in names}, args=args, prog=f"fer-lightning {prog}") or 0)
+
+
+def _own_verb(args: list[str]) -> int:
+    from jsonargparse import auto_cli
+
+    from fer_lightning.matrix import run_matrix
+    from fer_lightning.results import show_results
+
+    verb = {"matrix": run_matrix, "results": show_results}[args[0]]
+    return int(auto_cli(verb, args=args[1:], prog=f"fer-lightning {args[0]}") or 0)
+
+
+def _lightning_verbs(args: list[str]) -> None:
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+    import fer_lightning.data.datasets
+    import fer_lightning.methods  # noqa: F401  (imported, its classes can be named without their module)
+    from fer_lightning.callbacks import (
+        RunLogger,
+        SafeCheckpointIO,
+        SaveRunConfig,
+        resume_wandb,
+        run_callbacks,
+    )
+    from fer_lightning.data.datamodule import SemiSupervisedFaces
+    from fer_lightning.methods.base import SemiSupervised
+
+    class Program(LightningCLI):
+        """Lightning's program with a run directory: what a run writes lies there, and nowhere else."""
+
+        run_dir: Path
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.set_defaults({"trainer.use_distributed_sampler": False})
+
+        def before_instantiate_classes(self) -> None:
+            config = self.config[self.subcommand]
+            if config.trainer.use_distributed_sampler:
+                raise InputError(
+                    "the samplers here are rank-aware: set --trainer.use_distributed_sampler false"
+                )
+            self.run_dir = choose_run_dir(
+                str(self.subcommand),
+                config.trainer.default_root_dir,
+                config.get("ckpt_path"),
+                config.model.class_path,
+            )
+            config.trainer.default_root_dir = str(self.run_dir)
+            if not config.trainer.fast_dev_run:
+                check_writable(self.run_dir)
+
+        def instantiate_trainer(self, **kwargs: Any) -> Any:
+            config = self._get(self.config_init, "trainer")
+            if not config.fast_dev_run:
+                wanted = config.logger if isinstance(config.logger, list) else [config.logger]
+                loggers = [RunLogger(self.run_dir), *(each for each in wanted if each and each is not True)]
+                resume_wandb(loggers, self._get(self.config_init, "ckpt_path"))
+                callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+                kwargs |= {
+                    "logger": loggers,
+                    "callbacks": [*(each for each in callbacks if each), *run_callbacks(self.run_dir)],
+                    "plugins": [*(config.plugins or []), SafeCheckpointIO()],
+                }
+            return super().instantiate_trainer(**kwargs)
+
+    Program(
+        SemiSupervised,
+        SemiSupervisedFaces,
+        subclass_mode_model=True,
+        save_config_callback=SaveRunConfig,
+        save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
+        seed_everything_default=0,
+        parser_kwargs={"prog": "fer-lightning", "description": DESCRIPTION},
+        args=args,
+    )
+
+
+def choose_run_dir(verb: str, asked: str | None, checkpoint: str | None, method: str) -> Path:
+    """Return where a run writes.
+
+    That is the directory asked for; else, given a checkpoint, the run that wrote it; else a new one,
+    ``runs/<method>-<time>``.
+
+    Args:
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        asked: ``--trainer.default_root_dir``.
+        checkpoint: ``--ckpt_path``.
+        method: class of the method.
+
+    Raises:
+        InputError: if a new run would write over an old one.
+    """
+    if asked is not None:
+        run_dir = Path(asked)
+    elif checkpoint is not None and Path(checkpoint).parent.name == "checkpoints":
+        run_dir = Path(checkpoint).parent.parent
+    else:
+        # Lightning starts the other ranks with the same command line and a copy of this environment.
+        name = f"{method.rpartition('.')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
+        run_dir = Path(os.environ.setdefault(_RUN_DIR, f"runs/{name}"))
+    if (
+        verb == "fit"
+        and checkpoint is None
+        and "LOCAL_RANK" not in os.environ
+        and (run_dir / "run.json").exists()
+    ):
+        last = run_dir / "checkpoints" / "last.ckpt"
+        raise InputError(
+            f"{run_dir} already holds a run. Continue it with --ckpt_path {last}, or choose another "
+            "directory with --trainer.default_root_dir"
+        )
+    return run_dir
+
+
+def check_writable(run_dir: Path) -> None:
+    """Make the run directory and write to it, before any work is done.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    probe = run_dir / ".writable"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the run directory {run_dir} ({error.strerror}); choose another with "
+            "--trainer.default_root_dir"
+        ) from error

@@ -1,0 +1,1 @@
+"""One equation each: tensors in, scalar out; no trainer, no configuration."""

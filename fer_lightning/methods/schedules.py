@@ -1,0 +1,41 @@
+"""Learning rate over the run, as a factor of the highest."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from fer_lightning.errors import InputError
+
+Schedule = Literal["cosine_7_16", "cosine", "constant"]
+
+
+def learning_rate_factor(schedule: Schedule, steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
+    """Return the factor as a function of the optimiser step, 0 at first.
+
+    ``cosine_7_16`` is ``cos(7 pi k / 16 K)`` of FixMatch (Sohn et al. 2020, arXiv 2001.07685, section 2.4),
+    which ends at 0.195; ``cosine`` is ``(1 + cos(pi k / K)) / 2``, which ends at 0. Both are counted after
+    the warm-up.
+
+    Args:
+        schedule: its name.
+        steps: optimiser steps of the whole run, K plus the warm-up.
+        warmup_steps: steps over which the factor rises linearly to 1.
+
+    Raises:
+        InputError: if the warm-up is longer than the run.
+    """
+    if warmup_steps > steps:
+        raise InputError(f"--model.warmup_steps is {warmup_steps}, more than the {steps} steps of the run")
+    curves: dict[Schedule, Callable[[float], float]] = {
+        "cosine_7_16": lambda done: math.cos(7 * math.pi * done / 16),
+        "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+        "constant": lambda done: 1.0,
+    }
+    curve = curves[schedule]
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        return curve(min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+    return factor

@@ -1,0 +1,1 @@
+"""Networks and their parts; they know nothing of trainers or methods."""
