@@ -13,15 +13,15 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
     out of the mean.
 
     Args:
-        logits: (B, C) any float type; computed in float32.
+        logits: (B, C) any float type; half precision is computed in float32.
         target: (B, C) probabilities; NaN rows are unknown.
         weight: (B,) in [0, 1], or None for the supervised mean over known rows.
 
     Returns:
-        Scalar float32; 0 with a gradient of 0 if no row counts.
+        Scalar, float32 or better; 0 with a gradient of 0 if no row counts.
     """
     known = ~target.isnan().any(-1)
-    log_p = logits.float().log_softmax(-1)
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     row = -(torch.where(known[:, None], target, 0.0) * log_p).sum(-1)
     if weight is None:
         return row.sum() / known.sum().clamp(min=1)
