@@ -1,5 +1,6 @@
 """The chassis: student, teacher, optimiser, metrics and log. A method says what is believed and learnt."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
@@ -46,7 +47,7 @@ class SemiSupervised(L.LightningModule):
             ``cosine`` to zero, or ``constant``.
         warmup_steps: optimiser steps of linear warm-up.
         ema_decay: of the teacher, per optimiser step; 0 for no teacher.
-        ema_warmup: let the decay grow as ``1 - (1 + step) ** (-2 / 3)`` until it reaches ``ema_decay``, so
+        ema_warmup: let the decay grow as ``1 - (2 + step) ** (-2 / 3)`` until it reaches ``ema_decay``, so
             that a short run is not averaged with its initial weights.
         joint_forward: one forward for labeled and strong images, which share batch statistics, or one each.
         labeled_only_steps: optimiser steps on labeled faces alone before the method begins.
@@ -201,7 +202,7 @@ class SemiSupervised(L.LightningModule):
     def _check_finite(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
         # Rarely, since reading the loss waits for the GPU.
         if self.global_step % 50 == 0 and not bool(loss.isfinite()):
-            values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+            values = ", ".join(f"{name} {float(term.detach()):.4g}" for name, term in terms.items())
             raise FloatingPointError(
                 f"the loss is not finite at step {self.global_step} ({values}); lower --model.lr"
             )
@@ -211,7 +212,8 @@ class SemiSupervised(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self._average_batch_statistics()
         if self.teacher is not None:
-            self.teacher.update(self.student, step=self.global_step)
+            # timm takes a step up to 1 for the time before averaging begins; ours begins with the first.
+            self.teacher.update(self.student, step=self.global_step + 2)
 
     def _average_batch_statistics(self) -> None:
         """Give every rank the same running statistics; each has seen its own part of the batch."""
@@ -246,6 +248,8 @@ class SemiSupervised(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Compile the networks if asked to; in place, so the names in a checkpoint stay."""
+        # The teacher is in eval mode on purpose.
+        warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         self._seed = int(self.noise_seed)
         if self.options.compile and stage == "fit":
             self.student.compile()

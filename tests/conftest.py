@@ -1,0 +1,20 @@
+"""No test may reach the network or a display, or print bars."""
+
+import os
+
+os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Whatever a test writes without saying where lands in its own temporary folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """The suite runs on several processes; more threads than cores would only slow each other down."""
+    torch.set_num_threads(1)
