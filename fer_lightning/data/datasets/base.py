@@ -100,7 +100,7 @@ class Faces:
         unique, count = np.unique(self.names, return_counts=True)
         if len(unique) != n:
             raise DataError(
-                f"{self.dataset}: the name {unique[count.argmax()]!r} stands for {count.max()} faces"
+                f"{self.dataset}: the name {str(unique[count.argmax()])!r} stands for {count.max()} faces"
             )
 
     def __len__(self) -> int:
