@@ -1,0 +1,19 @@
+"""Data sets in their official layouts on disk: one file each, each an index of faces."""
+
+from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
+from fer_lightning.data.datasets.fer2013 import FER2013
+from fer_lightning.data.datasets.ferplus import FERPlus
+from fer_lightning.data.datasets.folder import FaceFolder
+from fer_lightning.data.datasets.synthetic import SyntheticFaces
+from fer_lightning.data.datasets.table import FaceTable
+
+__all__ = [
+    "FER2013",
+    "DataError",
+    "FERPlus",
+    "FaceDataset",
+    "FaceFolder",
+    "FaceTable",
+    "Faces",
+    "SyntheticFaces",
+]
