@@ -356,7 +356,7 @@ class _Processes:
         if not self._alone:  # else every run would take every core
             self._environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a second signal may come while the first is handled
 
     def call(self, arguments: Sequence[str], log: IO[str], show: bool = False) -> None:
         """Run the program and wait for it.
@@ -413,6 +413,8 @@ class _Processes:
                         os.killpg(process.pid, signal.SIGKILL)
                 else:
                     process.send_signal(signal.SIGINT)
+        if not again:  # straight to standard error: the signal may have come in the middle of a print
+            os.write(2, b"\nStopping at a checkpoint; once more to kill.\n")
 
 
 def _assign(key: str, value: object) -> str:

@@ -250,7 +250,7 @@ sys.exit(run_cells(matrix.cells(), matrix.results, int(sys.argv[2]), sys.argv[3:
 def driving(tmp_path, file, jobs, program, waiting):
     """Start a driver, and wait until those runs of it wait."""
     command = [sys.executable, "-c", DRIVER, str(file), str(jobs), *program]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while not all((tmp_path / "runs" / f"{name}-seed0" / "waiting").exists() for name in waiting):
             assert driver.poll() is None
@@ -282,10 +282,11 @@ def test_a_stopped_matrix_goes_on_from_its_checkpoints(tmp_path, program, write,
 def test_asked_to_stop_again_it_kills_what_does_not_listen(tmp_path, program, write):
     file = write([{"name": "a", "args": {"mode": "deaf"}}])
     with driving(tmp_path, file, 1, program, ["a"]) as driver:
-        while driver.poll() is None:
-            driver.send_signal(signal.SIGINT)
-            time.sleep(0.05)
-    assert driver.returncode == 130
+        driver.send_signal(signal.SIGINT)
+        while "once more to kill" not in driver.stderr.readline():
+            pass
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait() == 130
 
 
 @pytest.mark.parametrize(
