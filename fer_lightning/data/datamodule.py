@@ -125,6 +125,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
         self.strong = StrongView() if strong is None else strong
         self.workers, self.predict_on = workers, predict_on
         self._ready = False
+        self._resumed_at = 0
 
     def setup(self, stage: str) -> None:
         """Read the faces and split them, once; check them against the method.
@@ -180,7 +181,8 @@ class SemiSupervisedFaces(L.LightningDataModule):
             batch_size=self.batch_size,
             unlabeled_batch_size=self.batch_size * self.mu,
             steps=self.steps_per_epoch,
-            taken=lambda: batches_taken(trainer),
+            # Lightning may start to read before it has restored its own count.
+            taken=lambda: max(batches_taken(trainer), self._resumed_at),
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
@@ -249,18 +251,23 @@ class SemiSupervisedFaces(L.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must agree when a run is resumed."""
+        """Return how far the run has read, and what must agree when it is resumed."""
+        assert self.trainer is not None
+        return {"taken": batches_taken(self.trainer), **self._identity()}
+
+    def _identity(self) -> dict[str, Any]:
         return {"split": self.split.sha256, "batch_size": self.batch_size, "mu": self.mu, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume a run on other faces.
+        """Go on where the run was, and refuse to do so on other faces.
 
         Raises:
             DataError: if the checkpoint was trained on another split, seed or batch.
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
-        ours = self.state_dict()
+        self._resumed_at = state_dict.get("taken", 0)
+        ours = self._identity()
         theirs = ours | state_dict
         differ = [f"{key} {theirs[key]} there, {ours[key]} here" for key in ours if theirs[key] != ours[key]]
         if differ:
