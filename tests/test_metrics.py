@@ -66,10 +66,10 @@ def test_confusion_is_truth_by_prediction_and_stays_readable():
 
 
 def test_calibration_hand_computed():
-    # Three faces at .6, two of them right; one at .9, wrong: (3 |2/3 - .6| + |0 - .9|) / 4.
-    guess = torch.tensor([[0.6, 0.2, 0.2], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.9, 0.05, 0.05]])
+    # Of 15 bins, one ends at .667: three faces at .6, two of them right; one at .68, wrong.
+    guess = torch.tensor([[0.6, 0.2, 0.2], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.68, 0.16, 0.16]])
     values = measured(CLASSES, prediction(guess), target(one_hot([0, 0, 0, 1])))
-    assert values["ece"] == pytest.approx((3 * (2 / 3 - 0.6) + 0.9) / 4, abs=1e-6)
+    assert values["ece"] == pytest.approx((3 * (2 / 3 - 0.6) + 0.68) / 4, abs=1e-6)
 
 
 def test_a_probability_rounded_above_one_is_still_a_probability():

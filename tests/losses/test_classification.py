@@ -16,7 +16,9 @@ def slow(logits, target, weight=None):
             continue
         counted += 1
         denominator = sum(math.exp(z) for z in row)
-        h = -sum(t * math.log(math.exp(z) / denominator) for z, t in zip(row, target[b].tolist(), strict=True))
+        h = -sum(
+            t * math.log(math.exp(z) / denominator) for z, t in zip(row, target[b].tolist(), strict=True)
+        )
         total += h if weight is None else float(weight[b]) * h
     if weight is None:
         return total / max(counted, 1)

@@ -52,7 +52,9 @@ def test_coefficients_equal_the_slow_references(batch):
     prediction, target = batch
     for column in range(2):
         x, y = known(prediction, target, column)
-        assert concordance(prediction, target)[column].item() == pytest.approx(slow_concordance(x, y), abs=1e-6)
+        assert concordance(prediction, target)[column].item() == pytest.approx(
+            slow_concordance(x, y), abs=1e-6
+        )
         assert pearson(prediction, target)[column].item() == pytest.approx(slow_pearson(x, y), abs=1e-6)
 
 
