@@ -1,0 +1,74 @@
+"""What a run leaves behind: the log, the checkpoints, the audit of its pseudo-labels, pictures and tables."""
+
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+
+from fer_lightning.callbacks.audit import PseudoLabelAudit
+from fer_lightning.callbacks.checkpoints import (
+    LAST,
+    BestCheckpoint,
+    LastCheckpoint,
+    run_checkpoints,
+)
+from fer_lightning.callbacks.disk import CheckpointNotSaved, SafeCheckpointIO
+from fer_lightning.callbacks.epoch_lines import EpochLines
+from fer_lightning.callbacks.evaluation_figures import EvaluationFigures
+from fer_lightning.callbacks.figures import log_figure, run_directory
+from fer_lightning.callbacks.interrupt import Interrupted, SaveOnInterrupt
+from fer_lightning.callbacks.predictions import PredictionWriter
+from fer_lightning.callbacks.provenance import RunRecord, SaveRunConfig
+from fer_lightning.callbacks.run_logger import RunLogger
+from fer_lightning.callbacks.test_table import TestTable
+from fer_lightning.callbacks.view_picture import ViewPicture
+from fer_lightning.callbacks.wandb_run import WandbRun, resume_wandb
+
+__all__ = [
+    "BestCheckpoint",
+    "CheckpointNotSaved",
+    "EpochLines",
+    "EvaluationFigures",
+    "Interrupted",
+    "LastCheckpoint",
+    "PredictionWriter",
+    "PseudoLabelAudit",
+    "RunLogger",
+    "RunRecord",
+    "SafeCheckpointIO",
+    "SaveOnInterrupt",
+    "SaveRunConfig",
+    "TestTable",
+    "ViewPicture",
+    "WandbRun",
+    "log_figure",
+    "resume_wandb",
+    "run_callbacks",
+    "run_checkpoints",
+    "run_directory",
+]
+
+
+def run_callbacks(run_dir: Path, every_n_steps: int | None = None) -> list[Callback]:
+    """Return the callbacks of every run, in the order in which they must be called.
+
+    The record comes first, because it begins the log; checkpoints come last, because they hold the state of
+    all the others, and of them the one on interruption. The progress bar is the trainer's own.
+
+    Args:
+        run_dir: where they write.
+        every_n_steps: optimiser steps after which the last checkpoint is renewed within an epoch too.
+    """
+    run_dir = Path(run_dir)
+    return [
+        RunRecord(run_dir),
+        WandbRun(),
+        LearningRateMonitor(logging_interval="step"),
+        ViewPicture(),
+        PseudoLabelAudit(run_dir),
+        EvaluationFigures(),
+        PredictionWriter(run_dir),
+        TestTable(run_dir),
+        EpochLines(),
+        *run_checkpoints(run_dir, every_n_steps),
+        SaveOnInterrupt(run_dir / "checkpoints" / LAST),
+    ]

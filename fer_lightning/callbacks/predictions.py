@@ -1,0 +1,84 @@
+"""Predictions as a table, a row per face."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import IO, Any, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from fer_lightning.callbacks.csv_files import cell
+from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.metrics import DIMENSIONS
+from fer_lightning.task import Prediction
+
+
+class PredictionWriter(Callback):
+    """Writes ``predictions.csv``: name, emotion, confidence, each emotion's probability, valence, arousal.
+
+    Rows are written batch by batch and nothing is kept. With several ranks each writes a part beside the
+    file, and rank zero puts them together, rank after rank; so the run directory must be shared by all of
+    them.
+
+    Args:
+        run_dir: where the table goes.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.file = Path(run_dir) / "predictions.csv"
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the table, or this rank's part of it."""
+        method = cast(SemiSupervised, pl_module)
+        data, task = method.datamodule, method.task
+        self._emotions = task.emotions
+        self._names = data.faces.names[getattr(data, data.predict_on)]
+        header = ["name"]
+        if task.classes:
+            header += ["emotion", "confidence", *task.emotions]
+        if task.valence_arousal:
+            header += DIMENSIONS
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._lines: IO[str] = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
+        self._table = csv.writer(self._lines, lineterminator="\n")
+        if trainer.is_global_zero:
+            self._table.writerow(header)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write a batch, without the fillers that make all ranks' batches equally large."""
+        index, prediction = cast(tuple[Tensor, Prediction], outputs)
+        emotions, faces = prediction.emotion.tolist(), index.tolist()
+        for face, emotion, point in zip(faces, emotions, prediction.valence_arousal.tolist(), strict=True):
+            if face >= 0:
+                self._table.writerow([self._names[face], *self._judged(emotion), *map(cell, point)])
+
+    def _judged(self, emotion: list[float]) -> list[object]:
+        if not emotion:
+            return []
+        confidence = max(emotion)
+        return [self._emotions[emotion.index(confidence)], cell(confidence), *map(cell, emotion)]
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the parts together under the name of the table."""
+        self._lines.close()
+        trainer.strategy.barrier("predictions")
+        if trainer.is_global_zero:
+            with self._part(0).open("ab") as table:
+                for rank in range(1, trainer.world_size):
+                    with self._part(rank).open("rb") as part:
+                        shutil.copyfileobj(part, table)
+                    self._part(rank).unlink()
+            self._part(0).replace(self.file)
+
+    def _part(self, rank: int) -> Path:
+        return self.file.with_name(f".{self.file.name}.{rank}")

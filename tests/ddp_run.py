@@ -1,0 +1,51 @@
+"""Trains methods on two CPU processes and saves what each rank ended with; run by test_ddp.py."""
+
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+from faces import TINY, quiet_trainer, tiny_data
+from needs import METHODS, FaceMemory
+
+from fer_lightning.methods import FixMatch
+
+RESUMED = (FixMatch, FaceMemory)
+
+
+class Rank(L.Callback):
+    """Notes the faces a rank is shown, and its checkpoint in the middle of an epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.labeled, self.unlabeled = folder, [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.labeled.append(batch["labeled"].index.tolist())
+        if "unlabeled" in batch:
+            self.unlabeled.append(batch["unlabeled"].index.tolist())
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 7:
+            trainer.save_checkpoint(self.folder / "mid.ckpt")
+
+
+def train(method: type, folder: Path, resume: bool) -> None:
+    L.seed_everything(4, workers=True, verbose=False)
+    model = method(**TINY, dropout=0.2)
+    rank = Rank(folder)
+    options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true", "max_epochs": 3}
+    trainer = quiet_trainer(folder, **options, callbacks=[rank])
+    trainer.fit(model, tiny_data(), ckpt_path=folder / "mid.ckpt" if resume else None)
+    ended = {"state": model.state_dict(), "labeled": rank.labeled, "unlabeled": rank.unlabeled}
+    ended["metrics"] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val")}
+    torch.save(ended, folder / f"rank{trainer.global_rank}{'-resumed' * resume}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for method in (FixMatch, *METHODS):
+        folder = Path(sys.argv[1]) / method.__name__
+        folder.mkdir(exist_ok=True)
+        train(method, folder, resume=False)
+        if method in RESUMED:
+            train(method, folder, resume=True)
