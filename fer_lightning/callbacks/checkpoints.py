@@ -88,6 +88,20 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, path: Path, every_n_steps: int | None = None) -> None:
         self.path, self.every_n_steps = path, every_n_steps
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin the next epoch, where the checkpoint that training resumes from is of the end of one.
+
+        Without ``max_steps`` Lightning does so itself. With it, Lightning 2.6 ends the epoch once more: what a
+        method does then is done twice, and as the epoch also counts twice, ``max_epochs`` come too early.
+        """
+        loop = trainer.fit_loop
+        if loop.restarted_on_epoch_end:
+            loop.epoch_progress.increment_completed()
+            loop._restarting = False
+            loop.epoch_loop.restarting = False
+            loop.reset_restart_stage()
+            loop.epoch_loop.reset_restart_stage()
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -34,12 +34,13 @@ class SaveOnInterrupt(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._asked = False
+        self._asked = self._saved = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; only the main thread may."""
-        self._asked, self._speaks = False, trainer.is_global_zero
+        self._asked = self._saved = False
+        self._speaks = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             self._before = {
                 number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
@@ -56,9 +57,16 @@ class SaveOnInterrupt(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop if any rank was asked to."""
+        """Save if any rank was asked to stop."""
         if self._any_rank_asked(trainer) and resumable(trainer, batch_idx):
             trainer.save_checkpoint(self.path, weights_only=False)
+            self._saved = True
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop if the batch before was saved: here, because by now its metrics are logged too."""
+        if self._saved:
             raise Interrupted(EXIT_STATUS)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,0 +1,128 @@
+import shutil
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from faces import TINY, TinyFaces, tiny_data
+from full_run import KeepCheckpoint, full_fit
+
+from fer_lightning.callbacks.csv_files import read_csv
+from fer_lightning.methods import FixMatch, Supervised
+
+
+class Spy(L.Callback):
+    """Counts by hand what the audit should say of every epoch."""
+
+    def __init__(self):
+        self.epochs = {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pseudo, truth = outputs["pseudo"], trainer.datamodule.unlabeled_truth.label
+        epoch = self.epochs.setdefault(trainer.current_epoch, [])
+        for i, index in enumerate(batch["unlabeled"].index.tolist()):
+            believed = int(pseudo.target.emotion[i].argmax())
+            epoch.append((believed, int(truth[index]), float(pseudo.weight[i])))
+
+
+def rows_of(run_dir):
+    return {(int(r["epoch"]), r["emotion"]): r for r in read_csv(run_dir / "pseudo_labels.csv")}
+
+
+def test_table_says_what_was_believed_and_what_was_true(tmp_path):
+    spy = Spy()
+    trainer = full_fit(tmp_path, callbacks=[spy])
+    rows = rows_of(tmp_path)
+    emotions = trainer.lightning_module.task.emotions
+    assert len(rows) == 2 * 8
+    for epoch, faces in spy.epochs.items():
+        assert len(faces) == 5 * 28
+        for k, emotion in [*enumerate(emotions), (None, "all")]:
+            mine = [f for f in faces if k is None or f[0] == k]
+            accepted = [f for f in mine if f[2] > 0]
+            row = rows[epoch, emotion]
+            assert int(row["step"]) == 5 * (epoch + 1)
+            assert (float(row["seen"]), float(row["accepted"])) == (len(mine), len(accepted))
+            if accepted:
+                assert float(row["purity"]) == pytest.approx(np.mean([b == t for b, t, _ in accepted]))
+            else:
+                assert row["purity"] == ""
+            assert float(row["threshold"]) == pytest.approx(0.2)
+    assert sum(float(rows[e, "all"]["accepted"]) for e in (0, 1)) > 20  # else little was tested
+    assert (tmp_path / "figures" / "pseudo_labels.png").stat().st_size > 5000
+    logged = trainer.callback_metrics
+    assert float(logged["audit/coverage"]) == pytest.approx(float(rows[1, "all"]["coverage"]), rel=1e-5)
+    assert float(logged["audit/threshold/fear"]) == pytest.approx(0.2)
+
+
+class KeepLast(L.Callback):
+    """Keeps a copy of the last checkpoint as it was when the second epoch began."""
+
+    def __init__(self, run_dir):
+        self.run_dir = run_dir
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            shutil.copy(self.run_dir / "checkpoints" / "last.ckpt", self.run_dir / "kept.ckpt")
+
+
+@pytest.mark.parametrize("moment", ["mid-epoch", "epoch-end"])
+def test_resuming_neither_loses_nor_repeats_a_belief(tmp_path, moment):
+    keep = KeepCheckpoint(7, tmp_path / "kept.ckpt") if moment == "mid-epoch" else KeepLast(tmp_path)
+    full_fit(tmp_path, callbacks=[keep])
+    whole = (tmp_path / "pseudo_labels.csv").read_text()
+    full_fit(tmp_path, tmp_path / "kept.ckpt")
+    assert (tmp_path / "pseudo_labels.csv").read_text() == whole
+    assert len(rows_of(tmp_path)) == 2 * 8
+
+
+class NoTruth(TinyFaces):
+    """Faces of which a part were never labeled by anybody."""
+
+    def load(self, image_size):
+        faces = super().load(image_size)
+        faces.partition = faces.partition.astype("U9")
+        faces.partition[28:140] = "unlabeled"
+        faces.emotion[28:140] = np.nan
+        faces.valence_arousal[28:140] = np.nan
+        return faces
+
+
+def test_without_truth_purity_is_empty(tmp_path):
+    full_fit(tmp_path, data=tiny_data(dataset=NoTruth()), max_epochs=1)
+    row = rows_of(tmp_path)[0, "all"]
+    assert float(row["accepted"]) > 0
+    assert float(row["coverage"]) > 0
+    assert [row[c] for c in ("purity", "ece", "gap", "true_coverage")] == [""] * 4
+
+
+def test_valence_and_arousal_are_held_against_the_truth(tmp_path):
+    method = FixMatch(**TINY, tau=0.0, targets="both")
+    trainer = full_fit(tmp_path, method=method, max_epochs=1)
+    row = rows_of(tmp_path)[0, "all"]
+    assert 0 < float(row["rmse_valence"]) < 2
+    assert float(trainer.callback_metrics["audit/rmse_arousal"]) == pytest.approx(
+        float(row["rmse_arousal"]), rel=1e-5
+    )
+
+
+def test_nothing_to_audit_leaves_no_table(tmp_path):
+    full_fit(tmp_path / "floor", method=Supervised(**TINY), max_epochs=1)
+    full_fit(tmp_path / "warm", method=FixMatch(**TINY, labeled_only_steps=100), max_epochs=1)
+    for run in ("floor", "warm"):
+        assert not (tmp_path / run / "pseudo_labels.csv").exists()
+
+
+def test_truth_is_in_no_checkpoint(tmp_path):
+    trainer = full_fit(tmp_path, max_epochs=1)
+    truth = trainer.datamodule.unlabeled_truth
+
+    def tensors(value):
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple):
+            for each in value.values() if isinstance(value, dict) else value:
+                yield from tensors(each)
+
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(len(truth.label) not in tensor.shape for tensor in tensors(content))

@@ -1,0 +1,82 @@
+import errno
+import os
+import resource
+
+import pytest
+import torch
+from full_run import full_fit
+
+from fer_lightning.callbacks import CheckpointNotSaved, SafeCheckpointIO
+from fer_lightning.errors import InputError
+
+CONTENT = {"weights": torch.arange(100_000)}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    SafeCheckpointIO().save_checkpoint({"old": torch.ones(3)}, file)
+    return file
+
+
+def assert_old_one_is_intact(file):
+    assert torch.equal(torch.load(file, weights_only=True)["old"], torch.ones(3))
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
+
+
+def test_a_checkpoint_replaces_the_one_before(saved):
+    SafeCheckpointIO().save_checkpoint(CONTENT, saved)
+    assert torch.equal(SafeCheckpointIO().load_checkpoint(saved)["weights"], CONTENT["weights"])
+    assert [each.name for each in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint(saved, monkeypatch, function):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, function, full)
+    with pytest.raises(CheckpointNotSaved) as raised:
+        SafeCheckpointIO().save_checkpoint(CONTENT, saved)
+    assert isinstance(raised.value, InputError)  # the program shows its message alone
+    for part in (str(saved), "No space left on device", "MiB are free", "intact", f"--ckpt_path {saved}"):
+        assert part in str(raised.value)
+    assert_old_one_is_intact(saved)
+
+
+def test_a_write_that_ends_in_the_middle_leaves_the_old_checkpoint(saved):
+    """The kernel refuses the rest of the file, as on a full disk: torch wraps its error in another."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(CheckpointNotSaved, match="File too large"):
+            SafeCheckpointIO().save_checkpoint(CONTENT, saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_old_one_is_intact(saved)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointNotSaved, match=r"file/last.ckpt: .*There was none before it"):
+        SafeCheckpointIO().save_checkpoint(CONTENT, tmp_path / "file" / "last.ckpt")
+
+
+def test_other_errors_are_not_blamed_on_the_disk(saved):
+    with pytest.raises((AttributeError, TypeError)):
+        SafeCheckpointIO().save_checkpoint({"code": lambda: None}, saved)
+    assert_old_one_is_intact(saved)
+
+
+def test_a_run_on_a_full_disk_stops_with_its_last_epoch_kept(tmp_path, monkeypatch):
+    full_fit(tmp_path, max_epochs=1)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointNotSaved):
+        full_fit(tmp_path, last, max_epochs=2)
+    assert last.read_bytes() == before
