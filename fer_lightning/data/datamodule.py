@@ -1,9 +1,11 @@
 """The one datamodule: labeled and unlabeled faces, weak and strong views, for every method."""
 
 import logging
+import signal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import cv2
 import lightning as L
 import numpy as np
 import torch
@@ -247,6 +249,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=persistent and self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # torch's own generator belongs to the networks
         )
 
@@ -346,6 +349,14 @@ class EvaluationBatches(Dataset[Evaluated]):
         if filler.any():
             emotion[filler], valence_arousal[filler] = torch.nan, torch.nan
         return Evaluated(torch.from_numpy(out).permute(0, 3, 1, 2), Target(emotion, valence_arousal), index)
+
+
+def _begin_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the threads
+    # Ctrl-C, which a terminal sends to workers too, is for the training process to answer: it needs them until
+    # it has saved. What it does at SIGTERM is not for its copies.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _as_is(batch: T) -> T:
