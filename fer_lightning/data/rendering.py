@@ -1,12 +1,13 @@
 """Draw a face: who it is, what its muscles do, and how it is seen.
 
-A face is a handful of curves in *face units*: the origin between nose and eyes, x to the viewer's right, y down, 1 =
-half the width of an average face. Facial actions (FACS action units) move the curves, the pose moves all their points
-at once, OpenCV fills them at twice the size asked for, and averaging 2 x 2 pixels smooths the edges.
+A face is a handful of curves in *face units*: the origin between nose and eyes, x to the viewer's right, y
+down, 1 = half the width of a broad face. Facial actions (FACS action units) move the curves, the pose moves
+all their points at once, OpenCV fills them at twice the size asked for, and averaging 2 x 2 pixels smooths
+the edges.
 
-The same arguments give the same bytes on any machine: coordinates are rounded to 1/16 pixel before they are drawn,
-pixels are only ever changed by integer arithmetic, and noise is read from the bit generator itself, whose stream
-NumPy guarantees.
+The same arguments give the same bytes on any machine: coordinates are rounded to 1/16 pixel before they are
+drawn, pixels are only ever changed by integer arithmetic, and noise is read from the bit generator itself,
+whose stream NumPy guarantees.
 """
 
 import math
@@ -16,6 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fer_lightning.errors import InputError
+
 Colour = tuple[float, float, float]
 """RGB, 0-255."""
 Curve = npt.NDArray[np.float64]
@@ -23,7 +26,7 @@ Curve = npt.NDArray[np.float64]
 _OVERSAMPLE = 2
 _SHIFT = 4  # OpenCV's fixed-point coordinates: 1/16 pixel
 
-# Parameters of the curves: of those with two ends, of ellipses, of the upper half of a head from left to right.
+# Parameters of curves with two ends, of ellipses, and of the upper half of a head from left to right.
 _U = np.linspace(-1, 1, 11)
 _ARCH = 1 - _U**2
 _CUPID = np.sqrt(_ARCH) * (1 - 0.35 * np.exp(-((4 * _U) ** 2)))  # the upper lip's bow
@@ -35,28 +38,24 @@ _SIDES = np.array([[-1.0], [1.0]])  # what is drawn on both sides of the face ha
 
 _SKULL = 1.12  # height of the skull above the origin
 _EYES = -0.12  # height of the eyes
-_UNIT = 0.36  # one face unit, as a fraction of the image's side
+_UNIT = 0.45  # one face unit, as a fraction of the image's side
+_CENTRE = (0.5, 0.48)  # where the origin lies, likewise
 _VISIBLE = 0.2  # how strong an action must be to fold the skin
 
 # Skin from palest to darkest, at equal steps of `Identity.skin_tone`.
 _SKIN = ((250, 224, 204), (238, 196, 164), (214, 164, 126), (174, 124, 90), (132, 90, 66))
-_WHITE, _INK, _MOUTH, _TEETH, _TONGUE = (
-    (250, 250, 247),
-    (34, 24, 24),
-    (74, 18, 26),
-    (246, 242, 232),
-    (196, 84, 92),
-)
+_WHITE, _INK, _LIPS = (250, 250, 247), (34, 24, 24), (176, 44, 56)
+_MOUTH, _TEETH, _TONGUE = (74, 18, 26), (246, 242, 232), (196, 84, 92)
 
 
 @dataclass(frozen=True)
 class Actions:
-    """What the facial muscles do: action units of the Facial Action Coding System, from 0 (absent) to 1 (full).
+    """What the facial muscles do: action units (AU) of the Facial Action Coding System, from 0 to 1 (full).
 
     Ekman, Friesen and Hager, Facial Action Coding System, 2002.
 
     Raises:
-        ValueError: if an action lies outside [0, 1].
+        InputError: if an action lies outside [0, 1].
     """
 
     inner_brow_raiser: float = 0.0
@@ -96,7 +95,7 @@ class Actions:
         """Insist on [0, 1]."""
         for action, value in vars(self).items():
             if not 0 <= value <= 1:
-                raise ValueError(f"{action} = {value}: an action lies in [0, 1]")
+                raise InputError(f"{action} = {value}: an action lies in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Identity:
     beard: float = 0.0
     """From 0 (shaved) to 1 (full)."""
     asymmetry: float = 0.0
-    """How much stronger the face's actions are on the viewer's right, as a fraction: 0.2 is 20 % up, and down left."""
+    """By what fraction brows, eyes and mouth move more on the viewer's right, and less on the left."""
 
     @property
     def skin(self) -> Colour:
@@ -155,7 +154,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Cover:
-    """Something between the viewer and the face: a bar (a scarf, a cup, a phone), or the fingers of a hand."""
+    """Something in front of the face: a bar that crosses it, or the fingers of a hand that end on it."""
 
     x: float
     y: float
@@ -166,11 +165,12 @@ class Cover:
     """Of all of it, across the long side, in face units."""
     colour: Colour
     fingers: int = 1
+    """1 is a bar; a hand has several."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """How the face is seen. The defaults are a passport photograph."""
+    """How the face is seen. The defaults are a passport photograph, cropped to the face."""
 
     roll: float = 0.0
     """Degrees in the image plane, clockwise."""
@@ -180,20 +180,22 @@ class Scene:
     """Degrees, positive downwards."""
     zoom: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
-    """Of the face's origin to the right and down, as a fraction of the image's side."""
+    """Of the face to the right and down, as a fraction of the image's side."""
     gaze: tuple[float, float] = (0.0, 0.0)
     """Where the eyes look, to the right and down, in [-1, 1]."""
     background: tuple[Colour, Colour] = ((168, 186, 200), (150, 170, 186))
-    """Two halves of the background, and the angle in degrees of the edge between them."""
+    """Its two halves."""
     background_angle: float = 0.0
+    """Degrees, of the edge between the two halves."""
     brightness: float = 1.0
+    """Factor on the pixels; with ``light`` at most 2."""
     light: tuple[float, float] = (0.0, 0.0)
-    """Gain of brightness from the left to the right edge, and from the top to the bottom one."""
+    """How much brighter the right edge is than the left one, and the bottom than the top, as a fraction."""
     gamma: float = 1.0
     blur: float = 0.0
     """Standard deviation of a Gaussian, as a fraction of the image's side."""
     noise: float = 0.0
-    """Largest deviation of a pixel, in grey levels of 255."""
+    """Largest deviation of a pixel, in grey levels of 255; at most 127."""
     noise_seed: int = 0
     glasses: Colour | None = None
     """Colour of the rims, if any."""
@@ -215,10 +217,10 @@ def render(identity: Identity, actions: Actions, scene: Scene, size: int) -> npt
         (size, size, 3) uint8 RGB.
 
     Raises:
-        ValueError: if the image is too small to show a face.
+        InputError: if the image is too small to show a face.
     """
     if size < 16:
-        raise ValueError(f"size = {size}: a face needs at least 16 pixels a side")
+        raise InputError(f"size = {size}: a face needs at least 16 pixels a side")
     sketch = _Sketch()
     _draw_head(sketch, identity, actions)
     _draw_nose(sketch, identity, actions)
@@ -261,14 +263,15 @@ class _Sketch:
         """Paint everything in the scene's pose, (side, side, 3) uint8 RGB."""
         x, y = (np.concatenate([curve.ravel() for curve in curves]) for curves in (self.x, self.y))
         # A turning head: points shift by their height over the outline, which is that of an ellipsoid.
-        z = np.sqrt(np.maximum(0, 1 - (x / identity.face_width) ** 2 - (y / identity.face_length) ** 2))
+        height = np.where(y < 0, _SKULL, identity.face_length)
+        z = np.sqrt(np.maximum(0, 1 - (x / identity.face_width) ** 2 - (y / height) ** 2))
         x += z * math.sin(math.radians(scene.yaw))
         y += z * math.sin(math.radians(scene.pitch))
         fixed_unit = side * scene.zoom * _UNIT * 2**_SHIFT
         cos, sin = (fixed_unit * f(math.radians(scene.roll)) for f in (math.cos, math.sin))
         points = np.empty((len(x), 2))
-        points[:, 0] = x * cos - y * sin + 2**_SHIFT * side * (0.5 + scene.shift[0])
-        points[:, 1] = x * sin + y * cos + 2**_SHIFT * side * (0.5 + scene.shift[1])
+        points[:, 0] = x * cos - y * sin + 2**_SHIFT * side * (_CENTRE[0] + scene.shift[0])
+        points[:, 1] = x * sin + y * cos + 2**_SHIFT * side * (_CENTRE[1] + scene.shift[1])
         fixed = np.rint(points).astype(np.int32)
 
         canvas = _background(scene, side)
@@ -341,12 +344,12 @@ def _draw_eyes(sketch: _Sketch, who: Identity, act: Actions, gaze: tuple[float, 
     for radius, colour in ((0.5 * size, who.iris), (0.26 * size, _INK)):
         ring_x, ring_y = iris_x + radius * _COS, iris_y + radius * _SIN
         lid = 1 - (ring_x / size) ** 2
-        sketch.fill(
-            middle + ring_x, _EYES + np.maximum(-upper * lid, np.minimum(ring_y, lower * lid)), colour
-        )
+        ring_y = np.maximum(-upper * lid, np.minimum(ring_y, lower * lid))
+        sketch.fill(middle + ring_x, _EYES + ring_y, colour)
     if act.eyes_closed < 0.5:
-        sparkle = np.array((0.0, 0.07, 0.07, 0.0)) * size * 3
-        sketch.fill(middle + iris_x + sparkle - 0.02, _EYES + iris_y - sparkle[[0, 0, 1, 1]], _WHITE)
+        sparkle_x = iris_x - 0.02 + 0.21 * size * np.array((0, 1, 1, 0))
+        sparkle_y = iris_y - 0.21 * size * np.array((0, 0, 1, 1))
+        sketch.fill(middle + sparkle_x, _EYES + sparkle_y, _WHITE)
     sketch.line(x, top, _INK, 0.045)
     sketch.line(x, bottom, _shade(skin, 0.65), 0.02)
     if act.cheek_raiser > _VISIBLE:
@@ -398,15 +401,15 @@ def _draw_mouth(sketch: _Sketch, who: Identity, act: Actions) -> None:
     rounded = 0.3 * act.jaw_drop * (1 - 0.6 * act.lip_corner_puller)
     pulled = 0.28 * act.lip_corner_puller + 0.3 * act.lip_stretcher
     x = who.mouth_width * (1 + pulled - rounded - 0.2 * act.lip_tightener) * _U
-    rise = 0.3 * act.lip_corner_puller - 0.27 * act.lip_corner_depressor
-    corners = -(who.mouth_curve + rise * (1 + who.asymmetry * _U)) * _U**2 + 0.03 * act.lip_stretcher
+    rise = 0.3 * act.lip_corner_puller - 0.27 * act.lip_corner_depressor - 0.12 * act.lip_stretcher
+    corners = -(who.mouth_curve + rise * (1 + who.asymmetry * _U)) * _U**2
     middle = who.mouth_height - 0.05 * act.chin_raiser + corners
     gap = act.lips_part * (0.1 + 0.06 * act.lip_corner_puller) + 0.4 * act.jaw_drop
     snarl = 0.16 * act.upper_lip_raiser + 0.08 * act.nose_wrinkler
     opening = _ARCH ** (1 - 0.5 * act.jaw_drop)
     top, bottom = middle - (snarl + 0.25 * gap) * opening, middle + (gap - 0.5 * snarl) * opening
 
-    lips = _mix(skin, (176, 44, 56), 0.65)
+    lips = _mix(skin, _LIPS, 0.65)
     thin = who.lip_thickness * (1 - 0.65 * act.lip_tightener - 0.3 * act.lip_corner_puller)
     pout = thin * (1 + 0.5 * act.chin_raiser)
     sketch.band(x, top - 0.75 * thin * _CUPID, bottom + pout * np.sqrt(_ARCH), lips)
@@ -418,9 +421,8 @@ def _draw_mouth(sketch: _Sketch, who: Identity, act: Actions) -> None:
     else:
         sketch.line(x, middle, _shade(lips, 0.55), 0.03)
     if act.chin_raiser > _VISIBLE:
-        sketch.line(
-            0.16 * _U, who.mouth_height + 0.2 - 0.06 * _ARCH, _mix(skin, _INK, 0.3 * act.chin_raiser), 0.03
-        )
+        dent = who.mouth_height + 0.2 - 0.06 * _ARCH
+        sketch.line(0.16 * _U, dent, _mix(skin, _INK, 0.3 * act.chin_raiser), 0.03)
 
 
 def _draw_hair(sketch: _Sketch, who: Identity) -> None:
@@ -429,9 +431,8 @@ def _draw_hair(sketch: _Sketch, who: Identity) -> None:
         skull = (_SKULL + who.hair_volume) * _CROWN_Y
         temples = (min(0.1, who.hair_length) - who.hairline) * np.abs(_CROWN_X) ** 6
         line = who.hairline + 0.25 * who.parting * _CROWN_X + temples
-        sketch.band(
-            (who.face_width + 0.5 * who.hair_volume) * _CROWN_X, np.minimum(skull, line), line, who.hair
-        )
+        width = who.face_width + 0.5 * who.hair_volume
+        sketch.band(width * _CROWN_X, np.minimum(skull, line), line, who.hair)
 
 
 def _draw_covers(sketch: _Sketch, who: Identity, scene: Scene) -> None:
@@ -448,9 +449,7 @@ def _draw_covers(sketch: _Sketch, who: Identity, scene: Scene) -> None:
         cover = scene.cover
         cos, sin = math.cos(math.radians(cover.angle)), math.sin(math.radians(cover.angle))
         each = cover.width / cover.fingers
-        along = np.array(
-            (-2.5 if cover.fingers == 1 else 0.0, 2.5)
-        )  # a bar crosses the face, fingers end on it
+        along = np.array((-2.5 if cover.fingers == 1 else 0.0, 2.5))
         for finger in range(cover.fingers):
             across = (finger - (cover.fingers - 1) / 2) * each
             x, y = cover.x + cos * along - sin * across, cover.y + sin * along + cos * across
@@ -462,15 +461,15 @@ def _develop(canvas: npt.NDArray[np.uint8], scene: Scene, size: int) -> npt.NDAr
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     ramp = (np.arange(size) + 0.5) / size - 0.5
     gain = scene.brightness * (1 + scene.light[0] * ramp + scene.light[1] * ramp[:, None])
-    lit = image * np.rint(128 * gain).clip(0, 256).astype(np.uint16)[:, :, None] >> 7
-    tone = np.rint(255 * (np.arange(256) / 255) ** scene.gamma).astype(np.uint8)
-    image = cv2.LUT(np.minimum(lit, 255).astype(np.uint8), tone)
+    factor = np.rint(128 * gain).clip(0, 256).astype(np.uint16)[:, :, None]
+    tone = np.rint(255 * (np.arange(512) / 255).clip(0, 1) ** scene.gamma).astype(np.uint8)
+    image = tone[np.right_shift(image * factor, 7)]
     if scene.blur:
         image = cv2.GaussianBlur(image, (0, 0), scene.blur * size)
     if scene.noise:
         raw = np.random.PCG64(scene.noise_seed).random_raw(size * size * 3 // 8 + 1)
-        grain = raw.view(np.int8)[: image.size].reshape(image.shape) * np.int16(2 * scene.noise) >> 8
-        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+        grain = raw.view(np.int8)[: image.size].reshape(image.shape) * np.int16(2 * scene.noise)
+        image = cv2.add(image, np.right_shift(grain, 8), dtype=cv2.CV_8U)  # saturates
     return np.asarray(image, np.uint8)
 
 
