@@ -33,12 +33,11 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    words = list(sys.argv[1:] if args is None else args)
+    verb = words[0] if words else ""
     try:
-        if args[:1] == ["splits"]:
-            return _own_verbs(args[1:], "fer_lightning.split_commands", ("make", "verify", "show"), "splits")
-        if args[:1] in (["matrix"], ["results"]):
-            return _own_verb(args)
+        if verb in ("splits", "matrix", "results"):
+            return _own_verb(verb, words)
         _lightning_verbs(args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -46,26 +45,20 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _own_verbs(args: list[str], module: str, names: tuple[str, ...], prog: str) -> int:
-    import importlib
-
+def _own_verb(verb: str, args: list[str]) -> int:
     from jsonargparse import auto_cli
 
-    home = importlib.import_module(module)
-    return int(auto_cli({n: getattr(home, n) for n in names}, args=args, prog=f"fer-lightning {prog}") or 0)
+    if verb == "splits":
+        from fer_lightning.split_commands import COMMANDS
+
+        return int(auto_cli({"splits": COMMANDS}, args=args, prog="fer-lightning", as_positional=False) or 0)
+    from fer_lightning.matrix import run_matrix, show_results
+
+    run = {"matrix": run_matrix, "results": show_results}[verb]
+    return int(auto_cli(run, args=args[1:], prog=f"fer-lightning {verb}") or 0)
 
 
-def _own_verb(args: list[str]) -> int:
-    from jsonargparse import auto_cli
-
-    from fer_lightning.matrix import run_matrix
-    from fer_lightning.results import show_results
-
-    verb = {"matrix": run_matrix, "results": show_results}[args[0]]
-    return int(auto_cli(verb, args=args[1:], prog=f"fer-lightning {args[0]}") or 0)
-
-
-def _lightning_verbs(args: list[str]) -> None:
+def _lightning_verbs(args: Sequence[str] | None) -> None:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     import fer_lightning.data.datasets
@@ -111,6 +104,9 @@ def _lightning_verbs(args: list[str]) -> None:
                 loggers = [RunLogger(self.run_dir), *(each for each in wanted if each and each is not True)]
                 resume_wandb(loggers, self._get(self.config_init, "ckpt_path"))
                 callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+                if config.max_epochs is None and config.max_steps > 0:  # for the progress bar, which counts epochs
+                    per_epoch = max(1, self.datamodule.steps_per_epoch // config.accumulate_grad_batches)
+                    kwargs["max_epochs"] = -(-config.max_steps // per_epoch)
                 kwargs |= {
                     "logger": loggers,
                     "callbacks": [*(each for each in callbacks if each), *run_callbacks(self.run_dir)],
@@ -126,7 +122,7 @@ def _lightning_verbs(args: list[str]) -> None:
         save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
         seed_everything_default=0,
         parser_kwargs={"prog": "fer-lightning", "description": DESCRIPTION},
-        args=args,
+        args=args if args is None else list(args),
     )
 
 

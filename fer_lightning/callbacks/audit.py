@@ -94,8 +94,8 @@ class PseudoLabelAudit(Callback):
         for emotion in rows.keys() - {"all"}:
             values |= {f"audit/{name}/{emotion}": rows[emotion][name] for name in _SCALARS_PER_EMOTION}
         known = {name: value for name, value in sorted(values.items()) if value == value}
-        # Equal on all ranks already: nothing is left to reduce.
-        pl_module.log_dict(known, batch_size=1, rank_zero_only=True)
+        # Equal on all ranks already; said in this way, Lightning neither reduces them nor warns.
+        pl_module.log_dict(known, batch_size=1, sync_dist=True, rank_zero_only=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was counted on all ranks since the epoch began; called on all of them."""

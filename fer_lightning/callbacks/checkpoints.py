@@ -91,8 +91,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the next epoch, where the checkpoint that training resumes from is of the end of one.
 
-        Without ``max_steps`` Lightning does so itself. With it, Lightning 2.6 ends the epoch once more: what a
-        method does then is done twice, and as the epoch also counts twice, ``max_epochs`` come too early.
+        Without ``max_steps`` Lightning does so itself. With it, Lightning 2.6 ends the epoch once more: what
+        a method does then is done twice, and as the epoch also counts twice, ``max_epochs`` come too early.
         """
         loop = trainer.fit_loop
         if loop.restarted_on_epoch_end:

@@ -65,12 +65,12 @@ class RunRecord(Callback):
             self._write(trainer, cast(SemiSupervised, pl_module), finished=True)
 
     def _write(self, trainer: L.Trainer, method: SemiSupervised, finished: bool) -> None:
-        cuda = method.device.type == "cuda" or trainer.strategy.root_device.type == "cuda"
+        device = trainer.strategy.root_device
         content = _origin(trainer, method) | {
             "finished": finished,
             "steps": trainer.global_step,
             "wall_s": round(self._wall(), 1),
-            "device": torch.cuda.get_device_name() if cuda else trainer.strategy.root_device.type,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "devices": trainer.world_size,
             "lightning": L.__version__,
             "torch": torch.__version__,

@@ -1,7 +1,7 @@
 """The chassis: student, teacher, optimiser, metrics and log. A method says what is believed and learnt."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fer_lightning.data.batch import Evaluated, Labeled, Unlabeled, Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces, batches_taken
+from fer_lightning.distributed import average_
 from fer_lightning.errors import InputError
 from fer_lightning.methods.schedules import Schedule, learning_rate_factor
 from fer_lightning.metrics import FaceMetrics
@@ -166,6 +167,14 @@ class SemiSupervised(L.LightningModule):
         parts = [part.split([len(each) for each in images]) for part in output]
         return [Output(*part) for part in zip(*parts, strict=True)]
 
+    def labeled_faces(self) -> Iterator[Evaluated]:
+        """Iterate once over the labeled faces, not augmented, on this device; each rank gets its own part.
+
+        Positions of -1 fill the last batch and must be left out.
+        """
+        for batch in self.datamodule.labeled_loader():
+            yield self.transfer_batch_to_device(batch, self.device, 0)
+
     # The chassis itself.
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -210,20 +219,11 @@ class SemiSupervised(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move the teacher: once per optimiser step, also under gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
-        self._average_batch_statistics()
+        # Each rank has seen its own part of the batch; they go on with the same running statistics.
+        average_([buffer for buffer in self.student.buffers() if buffer.is_floating_point()])
         if self.teacher is not None:
             # timm takes a step up to 1 for the time before averaging begins; ours begins with the first.
             self.teacher.update(self.student, step=self.global_step + 2)
-
-    def _average_batch_statistics(self) -> None:
-        """Give every rank the same running statistics; each has seen its own part of the batch."""
-        if self.trainer.world_size > 1:
-            statistics = [b for b in self.student.buffers() if b.is_floating_point()]
-            flat = torch.cat([b.flatten() for b in statistics])
-            torch.distributed.all_reduce(flat)
-            flat /= self.trainer.world_size
-            for buffer, mean in zip(statistics, flat.split([b.numel() for b in statistics]), strict=True):
-                buffer.copy_(mean.view_as(buffer))
 
     def train(self, mode: bool = True) -> "SemiSupervised":
         """Set the mode of everything but the teacher, which never trains."""

@@ -1,0 +1,249 @@
+r"""Times our training step against a bare PyTorch loop that does the same work, in one run.
+
+    OMP_NUM_THREADS=2 python experiments/bench/training_step.py
+    python experiments/bench/training_step.py --backbone wrn_28_2 --backbone_arguments {} --batch_size 64 \
+        --mu 7 --device cuda --workers 8
+
+Ours is a run as ``fit`` starts it: Lightning's trainer, its progress bar as a terminal shows it, the log in
+a CSV file, the audit and all other callbacks. The bare loop has the same network, loader, optimiser,
+schedule at every step and average of the teacher, and not a line more: it logs nothing and checks nothing.
+That both did the same work is told by their weights: on a CPU they are equal, bit for bit.
+
+The contestants take turns, each with a fresh network and loader, and a ratio is the median over the turns:
+what slows the machine down slows both. Validation, which is once an epoch, and checkpoints are not timed.
+"""
+
+import contextlib
+import gc
+import io
+import logging
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jsonargparse import auto_cli
+from timm.optim import param_groups_weight_decay
+from timm.utils import ModelEmaV3
+
+from fer_lightning.callbacks import RunLogger, run_callbacks
+from fer_lightning.data.batch import Target
+from fer_lightning.data.datamodule import Loader, SemiSupervisedFaces, TrainingBatches
+from fer_lightning.data.datasets.base import ArrayImages, FaceDataset, Faces, one_hot
+from fer_lightning.data.samplers import EndlessStream, TrainingSampler
+from fer_lightning.emotions import BASIC_7
+from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.methods.fixmatch import FixMatch
+from fer_lightning.methods.schedules import learning_rate_factor
+from fer_lightning.methods.supervised import Supervised
+
+METHODS: dict[str, type[SemiSupervised]] = {"supervised": Supervised, "fixmatch": FixMatch}
+TAU = 0.2  # of seven emotions, so that an untrained network believes about half of what it sees
+
+
+class NoiseFaces(FaceDataset):
+    """Gray noise in memory: no step asks whether it is a face."""
+
+    def load(self, image_size: int) -> Faces:
+        """Draw 3,500 images."""
+        label = np.arange(3500) % 7
+        pixels = np.random.default_rng(0).integers(0, 256, (3500, image_size, image_size), dtype=np.uint8)
+        return Faces(
+            dataset="noise",
+            taxonomy=BASIC_7,
+            names=np.array([f"{i:04d}" for i in range(3500)]),
+            partition=np.full(3500, "train"),
+            emotion=one_hot(label, 7),
+            images=ArrayImages(pixels),
+        )
+
+
+class Stopwatch(L.Callback):
+    """Times the steps from the one after ``warmup`` on."""
+
+    def __init__(self, warmup: int, device: str) -> None:
+        self.warmup, self.device = warmup, device
+        self.start = self.end = 0.0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Read the clock."""
+        if trainer.global_step == self.warmup:
+            self.start = now(self.device)
+        elif trainer.global_step == trainer.max_steps:
+            self.end = now(self.device)
+
+
+def now(device: str) -> float:
+    """Return the time at which all work given to the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def ours(method: SemiSupervised, data: SemiSupervisedFaces, warmup: int, steps: int, device: str) -> float:
+    """Train as ``fit`` does; return seconds per step."""
+    watch = Stopwatch(warmup, device)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        trainer = L.Trainer(
+            accelerator="gpu" if device == "cuda" else device,
+            devices=1,
+            max_steps=warmup + steps,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            logger=[RunLogger(Path(folder))],
+            callbacks=[*run_callbacks(Path(folder)), watch],
+        )
+        trainer.fit(method, data)
+    method.to(device)
+    return (watch.end - watch.start) / steps
+
+
+def bare(method: SemiSupervised, data: SemiSupervisedFaces, warmup: int, steps: int, device: str) -> float:
+    """Train the same networks without trainer, method or log; return seconds per step."""
+    h, total = method.hparams, warmup + steps
+    student, teacher = method.student.to(device).train(), method.teacher
+    assert isinstance(teacher, ModelEmaV3)
+    teacher.to(device)
+    optimizer = torch.optim.SGD(
+        param_groups_weight_decay(student, h.weight_decay), h.lr, momentum=0.9, nesterov=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(h.schedule, total))
+    for step, batch in enumerate(bare_loader(method, data, total, device), 1):
+        x = batch["labeled"].image.to(device, non_blocking=True)
+        y = batch["labeled"].target.label.to(device, non_blocking=True)
+        if "unlabeled" in batch:
+            weak = batch["unlabeled"].weak.to(device, non_blocking=True)
+            strong = batch["unlabeled"].strong.to(device, non_blocking=True)
+            with torch.no_grad():
+                confidence, believed = student(weak).logits.softmax(-1).max(-1)
+            logits, strong_logits = student(torch.cat([x, strong])).logits.split([len(x), len(strong)])
+            unlabeled = F.cross_entropy(strong_logits, believed, reduction="none")
+            loss = F.cross_entropy(logits, y) + ((confidence >= TAU) * unlabeled).mean()
+        else:
+            loss = F.cross_entropy(student(x).logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        teacher.update(student, step=step + 1)
+        if step == warmup:
+            start = now(device)
+    return (now(device) - start) / steps
+
+
+def bare_loader(method: SemiSupervised, data: SemiSupervisedFaces, total: int, device: str) -> Loader:
+    """Return the loader that the trainer would be given."""
+    unlabeled = EndlessStream(len(data.unlabeled), data.seed, 1) if method.views.unlabeled else None
+    sampler = TrainingSampler(
+        EndlessStream(len(data.labeled), data.seed, 0),
+        unlabeled,
+        data.batch_size,
+        data.batch_size * data.mu,
+        total,
+        taken=lambda: 0,
+    )
+    emotion = torch.from_numpy(data.faces.emotion[data.labeled])
+    mood = torch.from_numpy(data.faces.valence_arousal[data.labeled])
+    batches = TrainingBatches(data, method.views, Target(emotion, mood))
+    pinned = device == "cuda"
+    return Loader(
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=as_is,
+        num_workers=data.workers,
+        pin_memory=pinned,
+    )
+
+
+def as_is(batch: Any) -> Any:
+    """Return the batch."""
+    return batch
+
+
+def difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
+    """Return the largest difference of the states of two modules."""
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return max(float((x.float() - y.float()).abs().max()) for x, y in pairs)
+
+
+def main(
+    methods: list[Literal["supervised", "fixmatch"]] = ["supervised", "fixmatch"],  # noqa: B006
+    backbone: str = "wrn_10_1",
+    backbone_arguments: dict[str, Any] = {"width": 1.5},  # noqa: B006
+    image_size: int = 48,
+    batch_size: int = 32,
+    mu: int = 3,
+    workers: int = 2,
+    device: Literal["cpu", "cuda"] = "cpu",
+    steps: int = 100,
+    warmup: int = 20,
+    rounds: int = 7,
+) -> None:
+    """Time the training step and print steps per second and the ratio.
+
+    Args:
+        methods: which to time.
+        backbone: any that ``--model.backbone`` takes.
+        backbone_arguments: of the backbone.
+        image_size: side of the images.
+        batch_size: labeled faces of a batch.
+        mu: unlabeled faces per labeled one.
+        workers: processes that prepare the batches.
+        device: where to train.
+        steps: that are timed in each turn; the log is written every 50.
+        warmup: steps before them.
+        rounds: turns of each contestant.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # the bar is drawn, though nobody sees it
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(
+        f"{backbone} {backbone_arguments}, {image_size} px, {batch_size} labeled, mu {mu}, {device} ({where})"
+    )
+    print(f"{'':12}{'ours':>10}{'bare':>10}  steps/s{'ratio of times':>18}")
+    for name in methods:
+        options = {"tau": TAU} if name == "fixmatch" else {}
+        times: dict[str, list[float]] = {"ours": [], "bare": []}
+        for turn in range(rounds):
+            trained = {}
+            for contestant in (ours, bare) if turn % 2 else (bare, ours):
+                torch.manual_seed(turn)
+                method = METHODS[name](backbone=backbone, backbone_arguments=backbone_arguments, **options)
+                data = SemiSupervisedFaces(
+                    NoiseFaces(),
+                    labels_per_class=100,
+                    val="none",
+                    batch_size=batch_size,
+                    mu=mu,
+                    steps_per_epoch=warmup + steps + 1,  # so that the run ends within the epoch
+                    image_size=image_size,
+                    workers=workers,
+                )
+                data.setup("fit")
+                times[contestant.__name__].append(contestant(method, data, warmup, steps, device))
+                trained[contestant.__name__] = method
+                gc.collect()
+            apart = difference(trained["ours"], trained["bare"])
+            if apart and device == "cpu":
+                raise RuntimeError(f"the two have not done the same: their weights differ by {apart:.1e}")
+        ratios = [a / b for a, b in zip(times["ours"], times["bare"], strict=True)]
+        speed = {who: 1 / statistics.median(each) for who, each in times.items()}
+        print(
+            f"{name:12}{speed['ours']:>10.2f}{speed['bare']:>10.2f}{'':9}"
+            f"{statistics.median(ratios):>18.3f}   (turns {min(ratios):.3f} to {max(ratios):.3f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
