@@ -11,7 +11,7 @@ from fer_lightning.callbacks.checkpoints import (
     LastCheckpoint,
     run_checkpoints,
 )
-from fer_lightning.callbacks.disk import CheckpointNotSaved, SafeCheckpointIO
+from fer_lightning.callbacks.disk import CheckpointNotSaved, NotWritten, SafeCheckpointIO
 from fer_lightning.callbacks.epoch_lines import EpochLines
 from fer_lightning.callbacks.evaluation_figures import EvaluationFigures
 from fer_lightning.callbacks.figures import log_figure, run_directory
@@ -30,6 +30,7 @@ __all__ = [
     "EvaluationFigures",
     "Interrupted",
     "LastCheckpoint",
+    "NotWritten",
     "PredictionWriter",
     "PseudoLabelAudit",
     "RunLogger",

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fer_lightning.callbacks.disk import writing
+
 Row = Mapping[str, object]
 
 
@@ -27,21 +29,25 @@ def write_csv(file: Path, rows: Iterable[Row], columns: Iterable[str] = ()) -> N
         file: made with its folder if need be.
         rows: a cell that is missing, None or NaN stays empty.
         columns: these come first; the others follow as they come up in the rows.
+
+    Raises:
+        NotWritten: if the disk is full or the folder not writable.
     """
     rows = list(rows)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.new")
-    with temporary.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
-    os.replace(temporary, file)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
+        os.replace(temporary, file)
 
 
 def append_csv(file: Path, row: Row, columns: Iterable[str]) -> None:
     """Add a row to a file that has these columns."""
-    with file.open("a", newline="", encoding="utf-8") as lines:
+    with writing(file), file.open("a", newline="", encoding="utf-8") as lines:
         values = {column: cell(value) for column, value in row.items()}
         csv.DictWriter(lines, list(columns), lineterminator="\n").writerow(values)
 

@@ -1,8 +1,9 @@
-"""Checkpoints that are written whole or not at all."""
+"""Files that are written whole or not at all, and clear words where they cannot be."""
 
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,31 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer_lightning.errors import InputError
 
+_MEND = "Make room or make the folder writable, then"
 
-class CheckpointNotSaved(InputError):
+
+class NotWritten(InputError):
+    """A file of the run could not be written."""
+
+
+class CheckpointNotSaved(NotWritten):
     """A checkpoint could not be written; the one before it is as it was."""
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Say of which file an operating system's error speaks, and what to do.
+
+    Raises:
+        NotWritten: if writing the file fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(
+            f"cannot write {file}: {error.strerror or error}; {_free(file)}. {_MEND} go on from the last "
+            "checkpoint with --ckpt_path"
+        ) from error
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -68,7 +91,6 @@ def _free(path: Path) -> str:
 
 
 def _advice(path: Path) -> str:
-    mend = "Make room or make the folder writable, then"
     if path.exists():
-        return f"The one that was there is intact. {mend} go on from it with --ckpt_path {path}"
-    return f"There was none before it. {mend} start again"
+        return f"The one that was there is intact. {_MEND} go on from it with --ckpt_path {path}"
+    return f"There was none before it. {_MEND} start again"

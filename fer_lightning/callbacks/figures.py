@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
+from fer_lightning.callbacks.disk import writing
 from fer_lightning.callbacks.run_logger import RunLogger
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def log_figure(trainer: L.Trainer, name: str, figure: "Figure") -> None:
     """
     if trainer.is_global_zero:
         file = run_directory(trainer) / "figures" / f"{name}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=DPI)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(file, dpi=DPI)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # Weights & Biases
                 logger.log_image(key=f"figures/{name}", images=[str(file)], step=trainer.global_step)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from fer_lightning.callbacks.csv_files import cell
+from fer_lightning.callbacks.disk import writing
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import DIMENSIONS
 from fer_lightning.task import Prediction
@@ -58,9 +59,13 @@ class PredictionWriter(Callback):
         """Write a batch, without the fillers that make all ranks' batches equally large."""
         index, prediction = cast(tuple[Tensor, Prediction], outputs)
         emotions, faces = prediction.emotion.tolist(), index.tolist()
-        for face, emotion, point in zip(faces, emotions, prediction.valence_arousal.tolist(), strict=True):
-            if face >= 0:
-                self._table.writerow([self._names[face], *self._judged(emotion), *map(cell, point)])
+        points = prediction.valence_arousal.tolist()
+        with writing(self.file):
+            self._table.writerows(
+                [self._names[face], *self._judged(emotion), *map(cell, point)]
+                for face, emotion, point in zip(faces, emotions, points, strict=True)
+                if face >= 0
+            )
 
     def _judged(self, emotion: list[float]) -> list[object]:
         if not emotion:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 
 import fer_lightning
+from fer_lightning.callbacks.disk import writing
 from fer_lightning.callbacks.run_logger import RunLogger
 from fer_lightning.methods.base import SemiSupervised
 
@@ -56,7 +57,8 @@ class RunRecord(Callback):
                 logger.begin(trainer.global_step)
             logger.log_hyperparams(_origin(trainer, method))
         if trainer.is_global_zero:
-            method.datamodule.split.save(self.run_dir / "split.json")
+            with writing(self.run_dir / "split.json"):
+                method.datamodule.split.save(self.run_dir / "split.json")
             self._write(trainer, method, finished=False)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -76,8 +78,9 @@ class RunRecord(Callback):
             "torch": torch.__version__,
         }
         file, new = self.run_dir / "run.json", self.run_dir / ".run.json.new"
-        new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(new, file)
+        with writing(file):
+            new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            os.replace(new, file)
 
     def _wall(self) -> float:
         return self._wall_s + (0.0 if self._since is None else time.monotonic() - self._since)

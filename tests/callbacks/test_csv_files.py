@@ -1,8 +1,10 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from fer_lightning.callbacks.csv_files import append_csv, read_csv, write_csv
+from fer_lightning.callbacks.disk import NotWritten
 
 
 def test_round_trip_in_stable_columns(tmp_path):
@@ -32,6 +34,12 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         def __str__(self):
             raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(NotWritten, match=r"table.csv: no space left; .* free there"):
         write_csv(file, [{"a": 2}, {"a": Unwritable()}])
     assert read_csv(file) == [{"a": "1"}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full: /dev/full")
+def test_a_full_disk_is_named():
+    with pytest.raises(NotWritten, match=r"cannot write /dev/full: No space left on device; .* --ckpt_path"):
+        append_csv(Path("/dev/full"), {"step": 1}, ["step"])
