@@ -52,6 +52,7 @@ def quiet_trainer(tmp_path: Any, **options: Any) -> L.Trainer:
         "accelerator": "cpu",
         "devices": 1,
         "logger": False,
+        "log_every_n_steps": 1,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
