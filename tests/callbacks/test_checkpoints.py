@@ -2,11 +2,13 @@ import shutil
 import warnings
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
-from faces import TINY, TinyFaces, tiny_data
+from faces import TINY, TinyFaces, quiet_trainer, tiny_data
 from full_run import full_fit
 
+from fer_lightning.callbacks import BestCheckpoint, LastCheckpoint, SaveOnInterrupt, run_callbacks
 from fer_lightning.callbacks.checkpoints import resumable
 from fer_lightning.methods import FixMatch
 
@@ -28,7 +30,6 @@ class Scored(FixMatch):
         self.register_buffer("ended", torch.tensor(-1))
 
     def on_validation_epoch_end(self):
-        super().on_validation_epoch_end()
         self.log("val/score", self.scores[self.current_epoch])
 
     def on_train_epoch_end(self):
@@ -96,6 +97,17 @@ def test_last_is_renewed_within_an_epoch_when_asked(tmp_path):
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 7
 
 
+def test_whatever_callbacks_a_user_adds_checkpoints_come_last(tmp_path):
+    trainer = quiet_trainer(
+        tmp_path, callbacks=[*run_callbacks(tmp_path), L.Callback()], enable_checkpointing=True
+    )
+    assert [type(each) for each in trainer.callbacks[-3:]] == [
+        BestCheckpoint,
+        LastCheckpoint,
+        SaveOnInterrupt,
+    ]
+
+
 @pytest.mark.parametrize(
     ("batch_idx", "accumulate", "validate", "last", "expected"),
     [
@@ -104,6 +116,7 @@ def test_last_is_renewed_within_an_epoch_when_asked(tmp_path):
         (3, 3, 10, False, False),  # one gradient of three is in
         (5, 3, 10, False, True),
         (4, 1, 5, False, False),  # validation in mid-epoch would be skipped
+        (9, 1, 4, True, False),  # the end of the epoch comes without a validation
         (4, 1, float("inf"), False, True),
         (4, 1, None, False, True),
     ],
