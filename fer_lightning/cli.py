@@ -4,22 +4,35 @@ fer-lightning fit --config experiments/trainer.yaml --config experiments/data/fe
         --config experiments/methods/fixmatch.yaml --data.labels_per_class 100 --data.seed 1
 """
 
+import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fer_lightning.errors import InputError
 
-DESCRIPTION = """Semi-supervised facial expression recognition.
+HELP = """usage: fer-lightning VERB [options]        (fer-lightning VERB --help explains each)
 
-fit, validate, test and predict are Lightning's; besides them there are
-  splits make|verify|show   which faces are labeled, unlabeled, val and test
-  matrix FILE               run every experiment of a file that has no result yet
-  results FILE              show a table of results, or write it into a README
-Each explains itself with --help."""
+Semi-supervised facial expression recognition.
+
+  fit         train a method
+  validate    measure a checkpoint on the val faces
+  test        measure a checkpoint on the test faces
+  predict     write what a checkpoint says of faces into predictions.csv
+  splits      make, verify or show which faces are labeled, unlabeled, val and test
+  matrix      run every experiment of a file that has no result yet
+  results     show a table of results, or write it into a README
+
+Options of a method:    fer-lightning fit --model.help FixMatch
+Options of a data set:  fer-lightning fit --data.dataset.help FER2013
+A run, whole:           fer-lightning fit --config experiments/trainer.yaml \\
+                            --config experiments/data/fer2013.yaml \\
+                            --config experiments/methods/fixmatch.yaml --data.labels_per_class 100
+What it would do:       the same with --print_config"""
 
 _RUN_DIR = "FER_LIGHTNING_RUN_DIR"
 
@@ -35,14 +48,27 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     verb = words[0] if words else ""
+    if verb in ("", "-h", "--help"):
+        print(HELP)
+        return 0 if verb else 2
     try:
         if verb in ("splits", "matrix", "results"):
             return _own_verb(verb, words)
         _lightning_verbs(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        ours = _input_error(error)
+        if ours is None:
+            raise
+        print(f"error: {ours}", file=sys.stderr)
         return 2
     return 0
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """Return the error of ours behind what the parser made of it, if there is one."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
 def _own_verb(verb: str, args: list[str]) -> int:
@@ -51,10 +77,11 @@ def _own_verb(verb: str, args: list[str]) -> int:
     if verb == "splits":
         from fer_lightning.split_commands import COMMANDS
 
-        return int(auto_cli({"splits": COMMANDS}, args=args, prog="fer-lightning", as_positional=False) or 0)
+        commands: Any = {"splits": COMMANDS}
+        return int(auto_cli(commands, args=args, prog="fer-lightning", as_positional=False) or 0)
     from fer_lightning.matrix import run_matrix, show_results
 
-    run = {"matrix": run_matrix, "results": show_results}[verb]
+    run: Any = run_matrix if verb == "matrix" else show_results
     return int(auto_cli(run, args=args[1:], prog=f"fer-lightning {verb}") or 0)
 
 
@@ -73,6 +100,8 @@ def _lightning_verbs(args: Sequence[str] | None) -> None:
     from fer_lightning.data.datamodule import SemiSupervisedFaces
     from fer_lightning.methods.base import SemiSupervised
 
+    _quiet()
+
     class Program(LightningCLI):
         """Lightning's program with a run directory: what a run writes lies there, and nowhere else."""
 
@@ -87,13 +116,26 @@ def _lightning_verbs(args: Sequence[str] | None) -> None:
                 raise InputError(
                     "the samplers here are rank-aware: set --trainer.use_distributed_sampler false"
                 )
+            checkpoint = config.get("ckpt_path")
+            if (
+                checkpoint and "." in checkpoint and not Path(checkpoint).is_file()
+            ):  # else a word of Lightning's
+                raise InputError(f"--ckpt_path: {checkpoint} does not exist")
             self.run_dir = choose_run_dir(
                 str(self.subcommand),
                 config.trainer.default_root_dir,
-                config.get("ckpt_path"),
+                checkpoint,
                 config.model.class_path,
             )
             config.trainer.default_root_dir = str(self.run_dir)
+            for logger in (
+                config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+            ):
+                options = getattr(logger, "init_args", {})  # W&B writes into the run too, unless told where
+                if options.get("save_dir") == ".":
+                    options["save_dir"] = str(self.run_dir)
+            if self.subcommand == "predict":
+                config.return_predictions = False  # they are streamed to predictions.csv
             if not config.trainer.fast_dev_run:
                 check_writable(self.run_dir)
 
@@ -104,7 +146,9 @@ def _lightning_verbs(args: Sequence[str] | None) -> None:
                 loggers = [RunLogger(self.run_dir), *(each for each in wanted if each and each is not True)]
                 resume_wandb(loggers, self._get(self.config_init, "ckpt_path"))
                 callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-                if config.max_epochs is None and config.max_steps > 0:  # for the progress bar, which counts epochs
+                if (
+                    config.max_epochs is None and config.max_steps > 0
+                ):  # for the progress bar, which counts epochs
                     per_epoch = max(1, self.datamodule.steps_per_epoch // config.accumulate_grad_batches)
                     kwargs["max_epochs"] = -(-config.max_steps // per_epoch)
                 kwargs |= {
@@ -121,8 +165,17 @@ def _lightning_verbs(args: Sequence[str] | None) -> None:
         save_config_callback=SaveRunConfig,
         save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
         seed_everything_default=0,
-        parser_kwargs={"prog": "fer-lightning", "description": DESCRIPTION},
+        parser_kwargs={"prog": "fer-lightning"},
         args=args if args is None else list(args),
+    )
+
+
+def _quiet() -> None:
+    """Leave out what Lightning says that no user of this program can act on."""
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
     )
 
 
@@ -156,9 +209,9 @@ def choose_run_dir(verb: str, asked: str | None, checkpoint: str | None, method:
         and (run_dir / "run.json").exists()
     ):
         last = run_dir / "checkpoints" / "last.ckpt"
+        go_on = f"Continue it with --ckpt_path {last}, or" if last.exists() else "It saved nothing;"
         raise InputError(
-            f"{run_dir} already holds a run. Continue it with --ckpt_path {last}, or choose another "
-            "directory with --trainer.default_root_dir"
+            f"{run_dir} already holds a run. {go_on} choose another directory with --trainer.default_root_dir"
         )
     return run_dir
 

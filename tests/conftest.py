@@ -10,8 +10,9 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Whatever a test writes without saying where lands in its own temporary folder."""
+    """What a test writes lands in a folder of its own, and no words of pytest reach a program."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fer-lightning"])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -138,7 +138,10 @@ class SemiSupervisedFaces(L.LightningDataModule):
         if not self._ready:
             self.faces = self.dataset.load(self.image_size)
             self.split = Split.load(self.manifest) if self.manifest else make_split(self.faces, self.request)
-            rows = self.split.rows(self.faces)
+            try:
+                rows = self.split.rows(self.faces)
+            except DataError as error:
+                raise DataError(f"--data.manifest {self.manifest}: {error}") from error
             self.labeled, self.unlabeled = rows["labeled"], rows["unlabeled"]
             self.val, self.test = rows["val"], rows["test"]
             self._ready = True
@@ -162,7 +165,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             raise DataError(f"{self.faces.dataset} has no valence and arousal; --model.targets classes")
         if method.views.unlabeled and not len(self.unlabeled) and trainer.state.fn == "fit":
             raise DataError(
-                f"{type(method).__name__} learns from unlabeled faces and {self.faces.dataset} has none left: "
+                f"{type(method).__name__} needs unlabeled faces and {self.faces.dataset} has none left; "
                 "give a label budget (--data.labels_per_class), more unlabeled faces, or "
                 "--data.unlabeled_includes_labeled true"
             )
@@ -353,8 +356,8 @@ class EvaluationBatches(Dataset[Evaluated]):
 
 def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the threads
-    # Ctrl-C, which a terminal sends to workers too, is for the training process to answer: it needs them until
-    # it has saved. What it does at SIGTERM is not for its copies.
+    # Ctrl-C, which a terminal sends to workers too, is for the training process to answer: it needs them
+    # until it has saved. What it does at SIGTERM is not for its copies.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -193,7 +193,7 @@ class SemiSupervised(L.LightningModule):
         self._check_finite(loss, terms)
         if self._logged_now():
             logged = {f"train/{name}": term.detach() for name, term in terms.items()}
-            logged["train/loss"] = loss.detach()
+            self.log("train/loss", loss.detach(), prog_bar=True)
             if pseudo is not None:
                 logged["train/believed"] = pseudo.weight.mean()
             self.log_dict(logged)
@@ -301,11 +301,15 @@ class SemiSupervised(L.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         metrics = cast(FaceMetrics, self.metrics[stage])
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()})
+        values = metrics.compute()
+        # torchmetrics has reduced them over the ranks already; saying so again only silences a warning.
+        several = self.trainer.world_size > 1
+        self.log(f"{stage}/score", values.pop("score"), prog_bar=True, sync_dist=several)
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=several)
         if self.teacher is not None:
             student = cast(FaceMetrics, self.student_metrics[stage]).compute()
             name = "accuracy" if self.task.classes else "score"
-            self.log(f"{stage}/student_{name}", student[name])
+            self.log(f"{stage}/student_{name}", student[name], sync_dist=several)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count anew: not at the end, so that callbacks can still draw the confusion matrix."""

@@ -1,10 +1,10 @@
 import multiprocessing
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
 from faces import TINY, TinyFaces, quiet_trainer, tiny_data
-from multiprocessing.reduction import ForkingPickler
 
 from fer_lightning.data.batch import Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces
