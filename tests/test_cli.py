@@ -148,7 +148,7 @@ def test_own_table_with_an_image_that_does_not_decode(tmp_path, capsys):
         *(word for word in tiny(tmp_path / "run", *SMALL_NETWORK) if "dataset" not in word),
         *(
             f"--data.dataset.table={tmp_path / 'faces.csv'}",
-            "--data.labels_per_class=3",
+            "--data.val=none",
             "--trainer.max_steps=2",
         ),
     ]
