@@ -162,6 +162,8 @@ def test_what_cannot_be_opened_is_named(checkpoint, tmp_path):
 
 
 def test_options_of_the_data_set_may_change_but_not_its_faces(checkpoint):
+    with pytest.raises(InputError, match="not both"):
+        explore.open_run(checkpoint, data=tiny_data(), test=35)
     with pytest.raises(InputError, match="test35"):
         explore.open_run(checkpoint, test=35)
 
@@ -229,11 +231,20 @@ def test_embedding_marks_the_mistaken(run):
 
 
 def test_contact_sheet_shows_every_face_under_its_title():
-    pictures = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    places = explore.contact_sheet(pictures, list("abcde"), columns=3).axes
-    assert [place.get_title() for place in places] == [*"abcde", ""]
-    assert [int(place.images[0].get_array().max()) for place in places[:5]] == [0, 1, 2, 3, 4]
-    assert not explore.contact_sheet(pictures[:0], []).axes[0].images
+    pictures = np.full((5, 16, 16, 3), np.arange(5)[:, None, None, None] * 50, np.uint8)
+    (axes,) = explore.contact_sheet(pictures, list("abcde"), columns=3).axes
+    (mosaic,) = axes.images
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert list(places) == list("abcde")
+    for (x, y), picture in zip(places.values(), pictures, strict=True):
+        below, beside = int(y) + 2, int(x) - 8
+        assert np.array_equal(mosaic.get_array()[below : below + 15, beside : beside + 16], picture[:15])
+    assert (mosaic.get_array()[-16:, -16:] == 255).all()  # the sixth place is empty
+
+
+def test_contact_sheet_of_nobody_is_white():
+    (axes,) = explore.contact_sheet(np.empty((0, 16, 16, 3), np.uint8), []).axes
+    assert (axes.images[0].get_array() == 255).all()
 
 
 def test_curves_of_the_run(run):

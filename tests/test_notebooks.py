@@ -49,7 +49,8 @@ def test_explore_checkpoint(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("PYTHONPATH", os.fspath(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(ROOT / "notebooks" / "explore_checkpoint.ipynb", as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}})
+    folder = {"metadata": {"path": ROOT / "notebooks"}}  # as Jupyter does
+    client = nbclient.NotebookClient(notebook, timeout=300, resources=folder)
     client.execute()  # raises at a cell that does
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
