@@ -361,11 +361,13 @@ def calibration(table: pd.DataFrame, title: str) -> "Figure":
 
 def agreement(table: pd.DataFrame, title: str) -> "Figure":
     """Draw predicted against true valence and arousal."""
-    figure = new_figure(8.4, 4.2, left=0.65, right=0.15, bottom=0.55, top=0.4)
-    for axes, name in zip(figure.subplots(1, len(DIMENSIONS)), DIMENSIONS, strict=True):
+    figure = new_figure(8.8, 4.2, left=0.7, right=0.15, bottom=0.55, top=0.4)
+    places = figure.subplots(1, len(DIMENSIONS), gridspec_kw={"wspace": 0.25})
+    for axes, name in zip(places, DIMENSIONS, strict=True):
         axes.plot([-1, 1], [-1, 1], color=GREY, linestyle="--", linewidth=1)
         axes.scatter(table[f"true_{name}"], table[name], s=9, alpha=0.5, color=COLOURS[4], linewidths=0)
         axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
+        axes.set(xticks=(-1, -0.5, 0, 0.5, 1), yticks=(-1, -0.5, 0, 0.5, 1))
         axes.set_title(f"{title}: {name}", fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
