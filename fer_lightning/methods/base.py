@@ -304,8 +304,9 @@ class SemiSupervised(L.LightningModule):
         values = metrics.compute()
         # torchmetrics has reduced them over the ranks already; saying so again only silences a warning.
         several = self.trainer.world_size > 1
-        self.log(f"{stage}/score", values.pop("score"), prog_bar=True, sync_dist=several)
+        score = values.pop("score")
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=several)
+        self.log(f"{stage}/score", score, prog_bar=True, sync_dist=several)
         if self.teacher is not None:
             student = cast(FaceMetrics, self.student_metrics[stage]).compute()
             name = "accuracy" if self.task.classes else "score"
