@@ -275,3 +275,14 @@ def test_every_hyperparameter_is_documented():
         for name in inspect.signature(cls.__init__).parameters:
             if name not in ("self", "chassis"):
                 assert f"        {name}: " in cls.__doc__, f"{cls.__name__}.{name}"
+
+
+@pytest.mark.slow
+def test_compiled_networks_keep_their_names_and_answers(tmp_path):
+    plain, compiled = fixmatch(), fixmatch(compile=True)
+    for method in (plain, compiled):
+        quiet_trainer(tmp_path, max_steps=3).fit(method, tiny_data())
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    images = torch.randint(0, 255, (3, 3, 16, 16), dtype=torch.uint8)
+    ours, theirs = plain.eval()(images).emotion, compiled.eval()(images).emotion
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
