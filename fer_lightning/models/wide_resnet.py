@@ -24,12 +24,15 @@ class PreActivationBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         changes = inside != outside or stride != 1
-        self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False) if changes else None
+        self.stride = stride
+        self.shortcut = nn.Conv2d(inside, outside, 1, bias=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inside, H, W) to (B, outside, H / stride, W / stride)."""
         ready = F.leaky_relu(self.norm1(x), SLOPE)
-        skip = x if self.shortcut is None else self.shortcut(ready)
+        # The stride is taken before the 1x1 convolution: oneDNN writes out of bounds in the backward pass of
+        # a strided one with fewer than 16 channels, channels last (uxlfoundation/oneDNN#6035).
+        skip = x if self.shortcut is None else self.shortcut(ready[:, :, :: self.stride, :: self.stride])
         out: Tensor = self.conv2(F.leaky_relu(self.norm2(self.conv1(ready)), SLOPE))
         return skip + out
 

@@ -9,7 +9,7 @@ from fer_lightning.models.weights import WeightsError
 from fer_lightning.task import Task
 
 CLASSES, BOTH = Task.of("classes", "basic7"), Task.of("both", "basic7")
-SMALL = {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}
+SMALL = {"layers": (1, 1, 1, 1), "channels": (16, 16, 32, 32)}
 # One of each layout: maps; tokens after one, two and five of their own; channels last.
 BACKBONES = {
     "wrn_10_1": {"width": 0.25},

@@ -1,8 +1,9 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 
-from fer_lightning.models.wide_resnet import WideResNet
+from fer_lightning.models.wide_resnet import PreActivationBlock, WideResNet
 
 
 def test_wrn_28_2_has_the_published_number_of_parameters():
@@ -40,3 +41,20 @@ def test_a_block_that_changes_nothing_passes_its_input_on():
     torch.nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 16, 8, 8)
     assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize(("inside", "outside", "stride"), [(4, 8, 2), (4, 8, 1), (8, 8, 2)])
+def test_a_block_that_changes_something_is_the_published_one(inside, outside, stride):
+    block = PreActivationBlock(inside, outside, stride)
+    x = torch.randn(2, inside, 9, 9)
+    ready = F.leaky_relu(F.batch_norm(x, None, None, training=True), 0.1)
+    inner = F.conv2d(ready, block.conv1.weight, stride=stride, padding=1)
+    inner = F.leaky_relu(F.batch_norm(inner, None, None, training=True), 0.1)
+    skip = F.conv2d(ready, block.shortcut.weight, stride=stride)
+    torch.testing.assert_close(block(x), skip + F.conv2d(inner, block.conv2.weight, padding=1))
+
+
+def test_no_strided_1x1_convolution():
+    # On a CPU its backward pass writes out of bounds (uxlfoundation/oneDNN#6035) and may end the process.
+    convolutions = [m for m in WideResNet(28, 0.25).modules() if isinstance(m, torch.nn.Conv2d)]
+    assert not [c for c in convolutions if c.kernel_size == (1, 1) and c.stride != (1, 1)]
