@@ -21,6 +21,8 @@ class PseudoLabels(NamedTuple):
     """(B,) int64 position in the unlabeled pool."""
     threshold: Tensor
     """(C,) float32: confidence a belief in each emotion had to reach; NaN where there is no threshold."""
+    negative: Tensor | None = None
+    """(B, C) bool: the emotions a face is believed not to show; None for a method without such beliefs."""
 
 
 def hard_labels(probability: Tensor, threshold: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:

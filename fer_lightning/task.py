@@ -30,6 +30,8 @@ class Output(NamedTuple):
     """(B, D) float32, what the head reads."""
     maps: Tensor
     """(B, K, h, w), the last feature maps of the backbone."""
+    projection: Tensor
+    """(B, P) float32 of unit length, what contrastive losses read; (B, 0) without a projection head."""
 
 
 class Prediction(NamedTuple):

@@ -67,6 +67,8 @@ class Views(NamedTuple):
     """Weak views of each unlabeled face."""
     strong: int = 1
     """Strong views of each unlabeled face."""
+    mirrored: bool = False
+    """Whether every second weak view of an unlabeled face is mirrored and the others never are."""
 
     @property
     def unlabeled(self) -> bool:

@@ -191,7 +191,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        batches = TrainingBatches(self, views, self._target(self.labeled))
+        batches = TrainingBatches(self, views, self.labeled_target)
         return self._loader(batches, sampler, persistent=True)
 
     def val_dataloader(self) -> "Loader | list[Any]":
@@ -217,7 +217,12 @@ class SemiSupervisedFaces(L.LightningDataModule):
 
     def labeled_loader(self) -> "Loader":
         """Return the labeled faces in order, not augmented: for what a method refreshes once in a while."""
-        return self._evaluation_loader(self.labeled)
+        return self._evaluation_loader(self.labeled, self.labeled_target)
+
+    @property
+    def labeled_target(self) -> Target:
+        """The labels of the run, (N, C) and (N, 2), in the order of ``Labeled.index``."""
+        return self._target(self.labeled)
 
     @property
     def unlabeled_truth(self) -> Target:
@@ -234,13 +239,14 @@ class SemiSupervisedFaces(L.LightningDataModule):
         emotion = self.faces.emotion_in(self._method.task.taxonomy)[rows]
         return Target(torch.from_numpy(emotion), torch.from_numpy(self.faces.valence_arousal[rows]))
 
-    def _evaluation_loader(self, rows: Positions) -> "Loader":
+    def _evaluation_loader(self, rows: Positions, target: Target | None = None) -> "Loader":
         assert self.trainer is not None
         world = self.trainer.world_size
         sampler = EvaluationSampler(
             len(rows), max(1, self.eval_batch_size // world), self.trainer.global_rank, world
         )
-        batches = EvaluationBatches(self.faces, rows, self._target(rows), self.image_size)
+        target = self._target(rows) if target is None else target
+        batches = EvaluationBatches(self.faces, rows, target, self.image_size)
         return self._loader(batches, sampler, persistent=False)
 
     def _loader(self, batches: "Dataset[Any]", sampler: Any, persistent: bool) -> "Loader":
@@ -305,33 +311,37 @@ class TrainingBatches(Dataset[dict[str, Labeled | Unlabeled]]):
     def __init__(self, data: SemiSupervisedFaces, views: Views, target: Target) -> None:
         self.images, self.size, self.seed = data.faces.images, data.image_size, data.seed
         self.labeled, self.unlabeled = data.labeled, data.unlabeled
-        self.weak, self.strong = data.weak, data.strong
-        self.views, self.target = views, target
+        self.labeled_views = [data.weak] * views.labeled
+        self.strong_views = [data.strong] * views.strong
+        self.weak_views = [data.weak] * views.weak
+        if views.mirrored:
+            self.weak_views = [data.weak.facing(mirrored=v % 2 == 1) for v in range(views.weak)]
+        self.target = target
 
     def __getitem__(self, keys: BatchKeys) -> dict[str, Labeled | Unlabeled]:
         """Return the batch of these keys, on the CPU."""
         item = torch.from_numpy(keys.labeled.item)
-        image = self._look(self.labeled, keys.labeled, self.weak, self.views.labeled, _LABELED)
+        image = self._look(self.labeled, keys.labeled, self.labeled_views, _LABELED)
         target = Target(self.target.emotion[item], self.target.valence_arousal[item])
         batch: dict[str, Labeled | Unlabeled] = {"labeled": Labeled(image, target, item)}
         if keys.unlabeled is not None:
             batch["unlabeled"] = Unlabeled(
-                self._look(self.unlabeled, keys.unlabeled, self.weak, self.views.weak, _WEAK),
-                self._look(self.unlabeled, keys.unlabeled, self.strong, self.views.strong, _STRONG),
+                self._look(self.unlabeled, keys.unlabeled, self.weak_views, _WEAK),
+                self._look(self.unlabeled, keys.unlabeled, self.strong_views, _STRONG),
                 torch.from_numpy(keys.unlabeled.item),
             )
         return batch
 
-    def _look(self, rows: Positions, draws: Draws, view: View, views: int, stream: int) -> Tensor:
+    def _look(self, rows: Positions, draws: Draws, views: list[View], stream: int) -> Tensor:
         """Return (B, 3, H, W) uint8, or (V, B, 3, H, W) for V != 1 views; the memory is channels-last."""
-        out = np.empty((views, len(draws.item), self.size, self.size, 3), np.uint8)
+        out = np.empty((len(views), len(draws.item), self.size, self.size, 3), np.uint8)
         for b, (row, draw) in enumerate(zip(rows[draws.item].tolist(), draws.draw.tolist(), strict=True)):
             if views:
                 image = self.images[row]
-            for v in range(views):
+            for v, view in enumerate(views):
                 out[v, b] = view(image, self.size, (self.seed, stream, draw, v))
         images = torch.from_numpy(out).permute(0, 1, 4, 2, 3)
-        return images[0] if views == 1 else images
+        return images[0] if len(views) == 1 else images
 
 
 class EvaluationBatches(Dataset[Evaluated]):

@@ -6,6 +6,7 @@ transforms of albumentations keep generators of their own, which every worker co
 again; so its functional forms are used here, which leave the drawing to us.
 """
 
+import copy
 import hashlib
 import math
 import os
@@ -19,6 +20,8 @@ from typing import NamedTuple, cast
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from fer_lightning.errors import InputError
 
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
@@ -51,6 +54,16 @@ class View(ABC):
             raise ValueError(f"the size of a view is at least 1 pixel, not {size}")
         return self.draw(_fit(image, size), size, seeded(key))
 
+    def facing(self, mirrored: bool) -> "View":
+        """Return this view, but always or never mirrored, for methods that compare both orientations.
+
+        Raises:
+            InputError: if it is not up to this view whether it is mirrored.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot be told to mirror; this method needs a WeakView as --data.weak"
+        )
+
     @abstractmethod
     def draw(self, image: Image, size: int, random: Random) -> Image:
         """Return the view of ``image``, whose shorter side is ``size``, without changing it.
@@ -81,6 +94,12 @@ class WeakView(View):
     def __init__(self, flip: float = 0.5, padding: float = 0.125) -> None:
         self.flip = _within("flip", flip, 0, 1)
         self.padding = _within("padding", padding, 0, 0.5)
+
+    def facing(self, mirrored: bool) -> "WeakView":
+        """Return this view, but always or never mirrored."""
+        view = copy.copy(self)
+        view.flip = float(mirrored)
+        return view
 
     def draw(self, image: Image, size: int, random: Random) -> Image:
         """Return the weak view of ``image``."""

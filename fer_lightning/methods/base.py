@@ -14,6 +14,7 @@ from fer_lightning.data.batch import Evaluated, Labeled, Unlabeled, Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces, batches_taken
 from fer_lightning.distributed import average_
 from fer_lightning.errors import InputError
+from fer_lightning.methods.about import About
 from fer_lightning.methods.schedules import Schedule, learning_rate_factor
 from fer_lightning.metrics import FaceMetrics
 from fer_lightning.models.network import FaceNetwork, Stem, make_backbone
@@ -25,8 +26,8 @@ class SemiSupervised(L.LightningModule):
     """A student, its EMA teacher, the metrics and the log; a subclass says what is believed and learnt.
 
     A subclass overrides at most ``pseudo_label``, ``losses``, ``build_network``, ``on_train_epoch_start`` /
-    ``on_train_epoch_end`` and ``forward``, sets ``views``, and keeps every adaptive state in a registered
-    buffer.
+    ``on_train_epoch_end`` and ``forward``, sets ``about`` and ``views``, and keeps every adaptive state in a
+    registered buffer.
 
     Args:
         targets: what is recognised: ``classes``, ``valence_arousal`` or ``both``.
@@ -56,7 +57,12 @@ class SemiSupervised(L.LightningModule):
         compile: run the networks through ``torch.compile``.
     """
 
-    views: ClassVar[Views] = Views()
+    about: ClassVar[About]
+    """What the table of methods says."""
+    recognises: ClassVar[tuple[Kind, ...]] = ("classes", "both")
+    """Targets the method can learn."""
+    views: Views = Views()
+    """How many views of each face the method learns from."""
     teacher: ModelEmaV3 | None
     noise_seed: Tensor
 
@@ -86,6 +92,11 @@ class SemiSupervised(L.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if targets not in self.recognises:
+            raise InputError(
+                f"{type(self).__name__} believes emotions; --model.targets must be "
+                f"{' or '.join(self.recognises)}, not {targets}"
+            )
         self.save_hyperparameters()
         self.task = Task.of(targets, emotions)
         self.student = self.build_network()
@@ -158,6 +169,16 @@ class SemiSupervised(L.LightningModule):
     def datamodule(self) -> SemiSupervisedFaces:
         """The data of the run, for what is indexed by face; never for the truth of unlabeled faces."""
         return cast(SemiSupervisedFaces, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's optimiser steps that are done, in [0, 1]; 1 for a model without a trainer."""
+        return 1.0 if self._trainer is None else min(1.0, self.global_step / self._steps)
+
+    def labeled_prior(self) -> Tensor:
+        """Return the (C,) shares of the emotions among the labels of the run, with one more face of each."""
+        counts = self.datamodule.labeled_target.emotion.nan_to_num().sum(0) + 1
+        return (counts / counts.sum()).to(self.device)
 
     def look(self, *images: Tensor) -> list[Output]:
         """Show several batches to the student, as ``joint_forward`` says: in one pass or in one pass each."""
@@ -252,8 +273,8 @@ class SemiSupervised(L.LightningModule):
             optimizer = torch.optim.SGD(groups, h.lr, momentum=0.9, nesterov=True)
         else:
             optimizer = torch.optim.AdamW(groups, h.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        factor = learning_rate_factor(h.schedule, steps, h.warmup_steps)
+        self._steps = int(self.trainer.estimated_stepping_batches)
+        factor = learning_rate_factor(h.schedule, self._steps, h.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
-from fer_lightning.errors import InputError
+from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
 from fer_lightning.task import as_target
@@ -31,13 +31,19 @@ class FixMatch(SemiSupervised):
         **chassis: options of every method.
     """
 
+    about = About(
+        name="FixMatch",
+        paper="Sohn et al. 2020",
+        url="https://arxiv.org/abs/2001.07685",
+        believes="the student's weak view, if surer than `tau`",
+        learns="the strong view",
+        state="",
+    )
     views = Views(labeled=1, weak=1, strong=1)
 
     def __init__(self, tau: float = 0.95, lambda_u: float = 1.0, **chassis: Any) -> None:
         super().__init__(**chassis)
         self.tau, self.lambda_u = tau, lambda_u
-        if not self.task.classes:
-            raise InputError("FixMatch believes emotions; --model.targets must be classes or both")
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches ``tau``."""

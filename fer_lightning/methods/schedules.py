@@ -39,3 +39,16 @@ def learning_rate_factor(schedule: Schedule, steps: int, warmup_steps: int = 0) 
         return curve(min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps)))
 
     return factor
+
+
+def ramp_up(progress: float, share: float) -> float:
+    """Return the weight of an unlabeled loss that rises linearly to 1 over the first part of the run.
+
+    ``clip(t / (share T), 0, 1)``, the ramp of Pseudo-Label, Mean Teacher and MixMatch in USB (Wang et al.
+    2022, https://arxiv.org/abs/2208.07204).
+
+    Args:
+        progress: share of the run that is done, t / T, in [0, 1].
+        share: of the run over which the weight rises; 0 for a weight of 1 from the beginning.
+    """
+    return min(1.0, progress / share) if share else 1.0

@@ -1,6 +1,7 @@
 """Learning from labels alone: the floor with a budget of labels, the ceiling with all of them."""
 
 from fer_lightning.data.batch import Views
+from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 
 
@@ -12,4 +13,13 @@ class Supervised(SemiSupervised):
     ``labeled_only_steps``.
     """
 
+    about = About(
+        name="Supervised",
+        paper="",
+        url="",
+        believes="nothing",
+        learns="labels alone: the floor with a budget, the ceiling without",
+        state="",
+    )
+    recognises = ("classes", "valence_arousal", "both")
     views = Views(labeled=1, weak=0, strong=0)

@@ -18,10 +18,17 @@ Stem = Literal["standard", "small"]
 
 
 class Pool(nn.Module):
-    """The default neck: global average pooling, then dropout."""
+    """The default neck: global average pooling, then dropout.
 
-    def __init__(self, backbone: nn.Module, dropout: float = 0.0) -> None:
+    Args:
+        backbone: gives the width.
+        dropout: of the pooled features.
+        unit: bring the features to unit length after the dropout, as Ada-CM and SIT-FER do.
+    """
+
+    def __init__(self, backbone: nn.Module, dropout: float = 0.0, unit: bool = False) -> None:
         super().__init__()
+        self.unit = unit
         self.width: int = backbone.num_features  # type: ignore[assignment]
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.dropout = nn.Dropout(dropout)
@@ -29,7 +36,27 @@ class Pool(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map (B, K, h, w) feature maps to (B, K) features."""
         pooled: Tensor = self.dropout(self.pool(maps))
-        return pooled
+        return nn.functional.normalize(pooled.float(), dim=-1) if self.unit else pooled
+
+
+class Projection(nn.Module):
+    """The head of contrastive losses: two linear layers with a ReLU between them, then unit length.
+
+    Chen et al., ICML 2020 (SimCLR), https://arxiv.org/abs/2002.05709, section 4.2; of unit length as in
+    SupCon.
+
+    Args:
+        inside: D, width of the features, and of the hidden layer.
+        outside: P, width of the projection.
+    """
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inside, inside), nn.ReLU(), nn.Linear(inside, outside))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, D) features to (B, P) rows of unit length."""
+        return nn.functional.normalize(self.layers(features), dim=-1)
 
 
 class FaceNetwork(nn.Module):
@@ -46,6 +73,7 @@ class FaceNetwork(nn.Module):
         mean: of the normalisation, in [0, 1], one per channel of RGB; kept with the weights.
         std: of the normalisation, likewise.
         dropout: of the features in the default neck.
+        projection: width of the projection head for contrastive losses; 0 for none.
     """
 
     mean: Tensor
@@ -60,11 +88,14 @@ class FaceNetwork(nn.Module):
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.25, 0.25, 0.25),
         dropout: float = 0.0,
+        projection: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = Pool(backbone, dropout) if neck is None else neck
-        self.head = nn.Linear(self.neck.width, task.width)  # type: ignore[arg-type]
+        width: int = self.neck.width  # type: ignore[assignment]
+        self.head = nn.Linear(width, task.width)
+        self.projection = Projection(width, projection) if projection else None
         self.task = task
         self.in_channels = in_channels
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -82,7 +113,8 @@ class FaceNetwork(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             features = features.float()
             logits, valence_arousal = self.task.split(self.head(features))
-        return Output(logits, valence_arousal, features, maps)
+            projected = features[:, :0] if self.projection is None else self.projection(features)
+        return Output(logits, valence_arousal, features, maps, projected)
 
     def feature_maps(self, images: Tensor) -> Tensor:
         """Return the backbone's last feature maps, (B, K, h, w), whatever layout the backbone speaks."""

@@ -16,7 +16,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 METHODS = [
     m for m in map(fer_lightning.methods.__dict__.get, fer_lightning.methods.__all__) if m != SemiSupervised
 ]
-NAMES = [method.__name__.lower() for method in METHODS]
+NAMES = [method.__module__.rpartition(".")[2] for method in METHODS]
 
 
 def configs(name: str) -> list[str]:
@@ -143,5 +143,5 @@ def test_every_combination_of_configs_parses(name, data, capsys):
         main(["fit", *words, "--print_config"])
     assert stop.value.code in (0, None)
     config = yaml.safe_load(capsys.readouterr().out)
-    assert config["model"]["class_path"].lower().endswith(name)
+    assert config["model"]["class_path"] == f"fer_lightning.methods.{METHODS[NAMES.index(name)].__name__}"
     assert config["data"]["image_size"] >= 32
