@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -17,12 +18,13 @@ from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.schedules import Schedule, learning_rate_factor
 from fer_lightning.metrics import FaceMetrics
+from fer_lightning.models.memory import ResizedOnLoad
 from fer_lightning.models.network import FaceNetwork, Stem, make_backbone
 from fer_lightning.pseudo_labels import PseudoLabels
 from fer_lightning.task import Kind, Output, Prediction, Task
 
 
-class SemiSupervised(L.LightningModule):
+class SemiSupervised(ResizedOnLoad, L.LightningModule):
     """A student, its EMA teacher, the metrics and the log; a subclass says what is believed and learnt.
 
     A subclass overrides at most ``pseudo_label``, ``losses``, ``build_network``, ``on_train_epoch_start`` /
@@ -283,6 +285,9 @@ class SemiSupervised(L.LightningModule):
         # The teacher is in eval mode on purpose.
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         self._seed = int(self.noise_seed)
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            # A head may be idle for a while: before a method begins, or where nothing is believed.
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         if self.options.compile and stage == "fit":
             self.student.compile()
             if self.teacher is not None:
@@ -364,14 +369,6 @@ class SemiSupervised(L.LightningModule):
                 f"the checkpoint knows the emotions {theirs}, this model {ours}, in that order; "
                 "set --model.emotions to those of the checkpoint"
             )
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Give our buffers the checkpoint's size first: memories are as long as the faces they remember."""
-        for name, buffer in self._buffers.items():
-            saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and saved.shape != buffer.shape:
-                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class CheckpointError(InputError):

@@ -1,0 +1,147 @@
+"""Memories of faces: by number, or of the last ones seen."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fer_lightning.distributed import gather
+
+
+class ResizedOnLoad(nn.Module):
+    """A module whose own buffers take the checkpoint's size: memories are as long as what they remember."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if buffer is not None and saved is not None and saved.shape != buffer.shape:
+                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class FaceMemory(ResizedOnLoad):
+    """An embedding and a distribution over the emotions for every face of a set, addressed by its position.
+
+    Empty until ``resize`` (in the method's ``setup``) or a checkpoint gives it a size. It is written in
+    place: whoever differentiates through ``features`` and writes before the backward pass reads a clone.
+
+    Args:
+        width: P, of the embeddings.
+        classes: C.
+    """
+
+    features: Tensor
+    """(N, P) float32."""
+    probability: Tensor
+    """(N, C) float32."""
+    written: Tensor
+    """(N,) bool: the faces that have been written at least once; the others are 0."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(0, width))
+        self.register_buffer("probability", torch.zeros(0, classes))
+        self.register_buffer("written", torch.zeros(0, dtype=torch.bool))
+
+    def resize(self, faces: int) -> None:
+        """Forget everything and make room for so many faces."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = buffer.new_zeros(faces, *buffer.shape[1:])
+
+    @torch.no_grad()
+    def write(self, index: Tensor, features: Tensor, probability: Tensor) -> None:
+        """Replace what is known of the faces of all ranks' batches.
+
+        Args:
+            index: (B,) int64 positions; the last row of a position that comes several times counts.
+            features: (B, P) any float type.
+            probability: (B, C) any float type.
+        """
+        index, features, probability = gather(index, features, probability)
+        row = torch.arange(len(index), device=index.device)
+        # Rows of one position all write the same, so it does not matter which of them a GPU writes last.
+        last = row.new_zeros(len(self.written)).scatter_reduce(0, index, row, "amax")[index]
+        self.features[index] = features[last].to(self.features.dtype)
+        self.probability[index] = probability[last].to(self.probability.dtype)
+        self.written[index] = True
+
+
+class Queue(nn.Module):
+    """The embeddings and distributions over the emotions of the last faces seen, the newest first.
+
+    Args:
+        length: L, rows remembered.
+        width: P, of the embeddings.
+        classes: C.
+    """
+
+    features: Tensor
+    """(L, P) float32."""
+    probability: Tensor
+    """(L, C) float32."""
+    written: Tensor
+    """(L,) bool: the rows that hold a face; they come before the others, which are 0."""
+
+    def __init__(self, length: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(length, width))
+        self.register_buffer("probability", torch.zeros(length, classes))
+        self.register_buffer("written", torch.zeros(length, dtype=torch.bool))
+
+    @torch.no_grad()
+    def push(self, features: Tensor, probability: Tensor, member: Tensor | None = None) -> None:
+        """Remember the rows of all ranks' batches in the place of the oldest.
+
+        Args:
+            features: (B, P) any float type; B may exceed the length, then the first rows are remembered.
+            probability: (B, C) any float type.
+            member: (B,) bool, the rows to remember; None for all.
+        """
+        if member is None:
+            member = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        features, probability, member = gather(features, probability, member)
+        held = torch.cat([member, self.written])
+        # A stable sort instead of a selection, whose size the host would have to wait for.
+        order = (~held).to(torch.uint8).argsort(stable=True)[: len(self.written)]
+        for memory, rows in ((self.features, features), (self.probability, probability)):
+            new = torch.where(member[:, None], rows.to(memory.dtype), 0.0)
+            memory.copy_(torch.cat([new, memory])[order])
+        self.written.copy_(held[order])
+
+
+def similarity_logits(
+    query: Tensor, features: Tensor, temperature: float, written: Tensor | None = None
+) -> Tensor:
+    """Scaled dot products with the rows of a memory; the lowest number for a row that is not written.
+
+    Args:
+        query: (B, P) of unit length, any float type; computed in float32 or better.
+        features: (N, P) of unit length.
+        temperature: over 0.
+        written: (N,) bool; None for all.
+
+    Returns:
+        (B, N) float32 or better, whose softmax is ``similarity``.
+    """
+    # Autocast would multiply in half precision, where similarities over a temperature are too coarse.
+    with torch.autocast(query.device.type, enabled=False):
+        query = query.to(torch.promote_types(query.dtype, torch.float32))
+        logits = query @ features.to(query.dtype).T / temperature
+    return logits if written is None else logits.masked_fill(~written, torch.finfo(logits.dtype).min)
+
+
+def similarity(query: Tensor, features: Tensor, temperature: float, written: Tensor | None = None) -> Tensor:
+    """Probability of each row of a memory under a softmax of its similarity to the query.
+
+    Args:
+        query: (B, P) of unit length, any float type; computed in float32 or better.
+        features: (N, P) of unit length.
+        temperature: over 0.
+        written: (N,) bool, the rows that count; None for all.
+
+    Returns:
+        (B, N) float32 or better; rows sum to 1, or are 0 if nothing is written.
+    """
+    p = similarity_logits(query, features, temperature, written).softmax(-1)
+    return p if written is None else p * written
