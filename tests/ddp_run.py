@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import lightning as L
+import needs
 import torch
+from every import METHODS, build, data
 from faces import TINY, quiet_trainer, tiny_data
-from needs import METHODS, FaceMemory
 
-from fer_lightning.methods import FixMatch
-
-RESUMED = (FixMatch, FaceMemory)
+NEEDS = {need.__name__: need for need in needs.METHODS}
+RESUMED = ("fixmatch", "freematch", "FaceMemory")
 
 
 class Rank(L.Callback):
@@ -29,13 +29,14 @@ class Rank(L.Callback):
             trainer.save_checkpoint(self.folder / "mid.ckpt")
 
 
-def train(method: type, folder: Path, resume: bool) -> None:
+def train(name: str, folder: Path, resume: bool) -> None:
     L.seed_everything(4, workers=True, verbose=False)
-    model = method(**TINY, dropout=0.2)
+    published = name in METHODS
+    model = build(name, dropout=0.2) if published else NEEDS[name](**TINY, dropout=0.2)
     rank = Rank(folder)
-    options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true", "max_epochs": 3}
-    trainer = quiet_trainer(folder, **options, callbacks=[rank])
-    trainer.fit(model, tiny_data(), ckpt_path=folder / "mid.ckpt" if resume else None)
+    trainer = quiet_trainer(folder, devices=2, strategy="ddp", max_epochs=3, callbacks=[rank])
+    faces = data(name) if published else tiny_data()
+    trainer.fit(model, faces, ckpt_path=folder / "mid.ckpt" if resume else None)
     ended = {"state": model.state_dict(), "labeled": rank.labeled, "unlabeled": rank.unlabeled}
     ended["metrics"] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val")}
     torch.save(ended, folder / f"rank{trainer.global_rank}{'-resumed' * resume}.pt")
@@ -43,9 +44,9 @@ def train(method: type, folder: Path, resume: bool) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for method in (FixMatch, *METHODS):
-        folder = Path(sys.argv[1]) / method.__name__
+    for name in (*METHODS, *NEEDS):
+        folder = Path(sys.argv[1]) / name
         folder.mkdir(exist_ok=True)
-        train(method, folder, resume=False)
-        if method in RESUMED:
-            train(method, folder, resume=True)
+        train(name, folder, resume=False)
+        if name in RESUMED:
+            train(name, folder, resume=True)

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddp_run import RESUMED
-from needs import METHODS
-
-from fer_lightning.methods import FixMatch
+from ddp_run import NEEDS, RESUMED
+from every import METHODS
 
 HERE = Path(__file__).parent
 
@@ -24,16 +22,16 @@ def ended(tmp_path_factory):
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
 
-    def load(method: type, suffix: str = "") -> list[dict]:
-        files = [folder / method.__name__ / f"rank{rank}{suffix}.pt" for rank in (0, 1)]
+    def load(name: str, suffix: str = "") -> list[dict]:
+        files = [folder / name / f"rank{rank}{suffix}.pt" for rank in (0, 1)]
         return [torch.load(file, weights_only=True) for file in files]
 
     return load
 
 
-@pytest.mark.parametrize("method", [FixMatch, *METHODS])
-def test_two_ranks_share_the_faces_and_end_equal(ended, method):
-    first, second = ended(method)
+@pytest.mark.parametrize("name", [*METHODS, *NEEDS])
+def test_two_ranks_share_the_faces_and_end_equal(ended, name):
+    first, second = ended(name)
     assert first["state"].keys() == second["state"].keys()
     for key, value in first["state"].items():
         assert torch.equal(value, second["state"][key]), key
@@ -48,9 +46,9 @@ def test_two_ranks_share_the_faces_and_end_equal(ended, method):
     assert 0 <= first["metrics"]["val/accuracy"] <= 1
 
 
-@pytest.mark.parametrize("method", RESUMED)
-def test_two_ranks_resume_in_mid_epoch_as_if_never_stopped(ended, method):
-    for whole, resumed in zip(ended(method), ended(method, "-resumed"), strict=True):
+@pytest.mark.parametrize("name", RESUMED)
+def test_two_ranks_resume_in_mid_epoch_as_if_never_stopped(ended, name):
+    for whole, resumed in zip(ended(name), ended(name, "-resumed"), strict=True):
         assert resumed["labeled"] == whole["labeled"][7:]
         for key, value in whole["state"].items():
             assert torch.equal(value, resumed["state"][key]), key

@@ -6,17 +6,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from every import EXPERIMENTS, METHODS
 
 import fer_lightning
-import fer_lightning.methods
 from fer_lightning.cli import main
-from fer_lightning.methods import SemiSupervised
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-METHODS = [
-    m for m in map(fer_lightning.methods.__dict__.get, fer_lightning.methods.__all__) if m != SemiSupervised
-]
-NAMES = [method.__module__.rpartition(".")[2] for method in METHODS]
 
 
 def configs(name: str) -> list[str]:
@@ -52,7 +45,7 @@ def tiny(run_dir: Path, *words: str) -> list[str]:
 SMALL_NETWORK = ["--model.backbone=wrn_10_1", "--model.backbone_arguments={width: 0.25}"]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=METHODS)
 def run(request, tmp_path_factory):
     """A finished run of a method."""
     run_dir = tmp_path_factory.mktemp(request.param) / "run"
@@ -130,7 +123,7 @@ def test_a_face_is_recognised_alone_as_in_any_batch(run):
     torch.testing.assert_close(method(images).emotion, alone)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("data", sorted(file.stem for file in (EXPERIMENTS / "data").glob("*.yaml")))
 def test_every_combination_of_configs_parses(name, data, capsys):
     files = [
@@ -143,5 +136,5 @@ def test_every_combination_of_configs_parses(name, data, capsys):
         main(["fit", *words, "--print_config"])
     assert stop.value.code in (0, None)
     config = yaml.safe_load(capsys.readouterr().out)
-    assert config["model"]["class_path"] == f"fer_lightning.methods.{METHODS[NAMES.index(name)].__name__}"
+    assert config["model"]["class_path"] == f"fer_lightning.methods.{METHODS[name].__name__}"
     assert config["data"]["image_size"] >= 32
