@@ -26,6 +26,7 @@ Semi-supervised facial expression recognition.
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
   results     show a table of results, or write it into a README
+  methods     show the table of methods, or write it into a README
 
 Options of a method:    fer-lightning fit --model.help FixMatch
 Options of a data set:  fer-lightning fit --data.dataset.help FER2013
@@ -52,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0 if verb else 2
     try:
-        if verb in ("splits", "matrix", "results"):
+        if verb in ("splits", "matrix", "results", "methods"):
             return _own_verb(verb, words)
         _lightning_verbs(args)
     except Exception as error:
@@ -80,8 +81,9 @@ def _own_verb(verb: str, args: list[str]) -> int:
         commands: Any = {"splits": COMMANDS}
         return int(auto_cli(commands, args=args, prog="fer-lightning", as_positional=False) or 0)
     from fer_lightning.matrix import run_matrix, show_results
+    from fer_lightning.method_table import show_methods
 
-    run: Any = run_matrix if verb == "matrix" else show_results
+    run: Any = {"matrix": run_matrix, "results": show_results, "methods": show_methods}[verb]
     return int(auto_cli(run, args=args[1:], prog=f"fer-lightning {verb}") or 0)
 
 

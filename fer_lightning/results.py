@@ -113,8 +113,7 @@ def table(file: Path, planned: Iterable[str] = ()) -> str:
         planned: see `summarise`.
     """
     summary = summarise(read_rows(file), planned)
-    ruler = ["---", "---", *("---:" for _ in summary.header[2:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (summary.header, ruler, *summary.lines))
+    return markdown(summary.header, summary.lines, left=2)
 
 
 def write_readme(readme: Path, file: Path, planned: Iterable[str] = ()) -> None:
@@ -126,13 +125,26 @@ def write_readme(readme: Path, file: Path, planned: Iterable[str] = ()) -> None:
     Raises:
         InputError: if the README has no such markers.
     """
-    opening, closing = f"<!-- results:{file.stem} -->", "<!-- /results -->"
+    put_between(readme, f"<!-- results:{file.stem} -->", "<!-- /results -->", table(file, planned))
+
+
+def put_between(readme: Path, opening: str, closing: str, content: str) -> None:
+    """Replace what stands between two markers of a README.
+
+    Raises:
+        InputError: if it has no such markers.
+    """
     text = readme.read_text(encoding="utf-8")
     block = re.compile(f"({re.escape(opening)}).*?({re.escape(closing)})", re.DOTALL)
     if not block.search(text):
-        raise InputError(f"{readme} has no place for these results: write {opening} and {closing} into it")
-    content = f"\n{table(file, planned)}\n"
-    readme.write_text(block.sub(lambda found: f"{found[1]}{content}{found[2]}", text), encoding="utf-8")
+        raise InputError(f"{readme} has no place for this table: write {opening} and {closing} into it")
+    readme.write_text(block.sub(lambda found: f"{found[1]}\n{content}\n{found[2]}", text), encoding="utf-8")
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]], left: int) -> str:
+    """Return a table as Markdown, its first ``left`` columns aligned to the left, the others to the right."""
+    ruler = [*("---" for _ in header[:left]), *("---:" for _ in header[left:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ruler, *lines))
 
 
 def _text(value: object) -> str:

@@ -17,3 +17,8 @@ class About(NamedTuple):
     """From unlabeled faces, beside the labels."""
     state: str
     """What adapts beside the weights and their average; empty for nothing."""
+
+    @property
+    def year(self) -> int:
+        """Of the paper, the last word of ``paper``; 0 for what has no paper."""
+        return int(self.paper.split()[-1]) if self.paper else 0

@@ -19,11 +19,14 @@ class FixMatch(SemiSupervised):
     over the whole unlabeled batch of ``1[max q >= tau] H(argmax q, p(strong))`` and ``q`` is the student's
     answer to the weak view.
 
-    Differences: the weak views are looked at in a pass of their own, without gradient (the usual code puts
-    them into one batch with the others, which shares their batch statistics and costs 1.4 times as much); the
-    strong view is the face-safe one of the data options; ``labeled_only_steps`` (off by default) trains on
-    the labels first. With ``targets: both``, valence and arousal are believed wherever the emotion is, and
-    weighted alike.
+    Paper / code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:
+
+    - forward of the weak view: one batch with the others / the same / a pass of its own without gradient,
+      which does not share their batch statistics and costs 1.4 times less
+    - strong view: RandAugment or CTAugment / RandAugment and Cutout / the face-safe one of the data options
+    - length: 2^20 steps / the same / ``trainer.max_steps``
+
+    With ``targets: both``, valence and arousal are believed wherever the emotion is, and weighted alike.
 
     Args:
         tau: confidence from which a pseudo-label is believed.
