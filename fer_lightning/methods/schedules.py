@@ -1,7 +1,8 @@
 """Learning rate over the run, as a factor of the highest."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Literal
 
 from fer_lightning.errors import InputError
@@ -52,3 +53,14 @@ def ramp_up(progress: float, share: float) -> float:
         share: of the run over which the weight rises; 0 for a weight of 1 from the beginning.
     """
     return min(1.0, progress / share) if share else 1.0
+
+
+def stage_at(progress: float, shares: Sequence[float]) -> int:
+    """Return the stage of a run, 0 at first.
+
+    Args:
+        progress: share of the run that is done, in [0, 1].
+        shares: of the run that each stage takes, which sum to 1.
+    """
+    # Sums of shares are not exact: 0.2 + 0.4 is more than 6 of 10 steps.
+    return sum(progress >= end - 1e-9 for end in list(accumulate(shares))[:-1])

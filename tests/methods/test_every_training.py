@@ -79,6 +79,8 @@ def test_no_accepted_belief_means_no_unlabeled_loss(name, tmp_path):
     class Doubting(METHODS[name]):
         def pseudo_label(self, unlabeled):
             pseudo = super().pseudo_label(unlabeled)
+            if pseudo is None:  # as SSER before its first stage of beliefs
+                return None
             return pseudo._replace(weight=torch.zeros_like(pseudo.weight))
 
         def losses(self, labeled, unlabeled, pseudo):

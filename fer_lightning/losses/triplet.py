@@ -1,0 +1,126 @@
+"""Triplets of images whose distances shall follow the distances of their labels."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Form = Literal["activation", "gram", "pooled"]
+Mining = Literal["all", "hard"]
+
+BATCH_ALL = 192
+"""Images up to which all triplets of a batch are looked at; there are as many as their cube."""
+
+
+def activation_matrix(maps: Tensor, form: Form = "activation") -> Tensor:
+    """Encode the activation channels of each image as one matrix of Frobenius norm 1, flattened to a row.
+
+    Args:
+        maps: (B, K, h, w) activations of any float type; half precision is computed in float32.
+        form: ``activation`` is the K x hw matrix whose rows are the channels; ``gram`` its K x K product with
+            its own transpose, which forgets where a channel fires; ``pooled`` the K means of the channels.
+
+    Returns:
+        (B, D) float32 or better, D = K h w, K K or K; zeros for an image without any activation.
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        matrix = maps.to(torch.promote_types(maps.dtype, torch.float32)).flatten(2)
+        if form == "gram":
+            matrix = matrix @ matrix.mT
+        elif form == "pooled":
+            matrix = matrix.mean(2)
+        return torch.nn.functional.normalize(matrix.flatten(1), dim=1, eps=1e-6)
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances between rows of length 1, by one matrix product.
+
+    Args:
+        a: (N, D) rows of length 1, float32 or better.
+        b: (M, D) likewise; half precision is only for storage.
+
+    Returns:
+        (N, M) in [0, 4]; in [0, 2] where all activations are at least 0, as after a ReLU.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        return (2 - 2 * a @ b.to(a.dtype).mT).clamp(min=0)
+
+
+def class_distance(label: Tensor) -> Tensor:
+    """Distance between classes: 0 if they are the same and 1 if not.
+
+    Args:
+        label: (N,) int64, -1 for an unknown class.
+
+    Returns:
+        (N, N) float32, NaN for a pair with an unknown class.
+    """
+    known = label >= 0
+    rho = (label[:, None] != label).float()
+    return rho.masked_fill(~(known[:, None] & known), torch.nan)
+
+
+def triplet_loss(
+    distance: Tensor, rho: Tensor, margin: float = 0.2, eps_rho: float = 0.05, mining: Mining | None = None
+) -> Tensor:
+    """Mean over the active triplets of ``[d_ap - d_an + margin (rho_an - rho_ap)]_+``.
+
+    A triplet is an anchor a and two other images p and n with ``rho_an - rho_ap > eps_rho``; it is active if
+    its value is above 0. For classes (rho of 0 or 1) this is the triplet loss of FaceNet (Schroff et al.,
+    CVPR 2015, https://arxiv.org/abs/1503.03832, eq. 1); for labels with distances the margin grows with
+    their gap. All triplets of the batch take part, or for each anchor the one of the largest value, as in
+    the batch-all and batch-hard losses of Hermans et al. 2017, https://arxiv.org/abs/1703.07737.
+
+    Args:
+        distance: (N, N) between images.
+        rho: (N, N) between labels, in [0, 1], without gradient; NaN for pairs in no triplet.
+        margin: of labels at distance 1, at least 0.
+        eps_rho: gap between labels that must be exceeded.
+        mining: ``all`` takes 3 N^3 bytes, ``hard`` a few matrices of N x N; None for ``all`` up to
+            ``BATCH_ALL`` images and ``hard`` above.
+
+    Returns:
+        Scalar; 0 with a gradient of 0 if no triplet is active.
+    """
+    rho = _without_self(rho)
+    # The value of a triplet is s_ap - s_an.
+    s = torch.where(rho.isnan(), 0.0, distance - margin * rho)
+    if (mining or ("all" if len(rho) <= BATCH_ALL else "hard")) == "hard":
+        value = _hardest(s, rho, eps_rho)
+        return value.sum() / (value > 0).sum().clamp(min=1)
+    with torch.no_grad():
+        active = _triplets(rho, eps_rho) & (s[:, :, None] > s[:, None, :])
+        # Each s counts as often as it stands for a positive less as often as for a negative: nothing of
+        # size N^3 is kept for the backward pass.
+        times = active.sum(2) - active.sum(1)
+        count = active.sum().clamp(min=1)
+    return (s * times).sum() / count
+
+
+def active_share(distance: Tensor, rho: Tensor, margin: float = 0.2, eps_rho: float = 0.05) -> Tensor:
+    """Return which share of all triplets is active, a scalar; 0 if there are none. As ``triplet_loss``."""
+    rho = _without_self(rho)
+    s = distance - margin * rho
+    triplets = _triplets(rho, eps_rho)
+    active = triplets & (s[:, :, None] > s[:, None, :])
+    return active.sum() / triplets.sum().clamp(min=1)
+
+
+def _without_self(rho: Tensor) -> Tensor:
+    """Return rho with NaN on its diagonal: no image is its own positive or negative."""
+    return rho.clone().fill_diagonal_(torch.nan)
+
+
+def _triplets(rho: Tensor, eps_rho: float) -> Tensor:
+    """Return (N, N, N) bool: whether anchor, positive and negative are a triplet; a NaN compares as false."""
+    return rho[:, None, :] > (rho + eps_rho)[:, :, None]
+
+
+def _hardest(s: Tensor, rho: Tensor, eps_rho: float) -> Tensor:
+    """Return (N,), for each anchor the largest value of its triplets; 0 where that is not above 0."""
+    rho, order = rho.nan_to_num(nan=torch.inf).sort(1)
+    s = s.gather(1, order)
+    # Of the labels nearer than that of a negative, by more than the gap, which image is the farthest?
+    nearer = torch.searchsorted(rho, rho - eps_rho)
+    farthest = s.cummax(1).values.gather(1, (nearer - 1).clamp(min=0))
+    return torch.where((nearer > 0) & rho.isfinite(), farthest - s, 0.0).relu().amax(1)

@@ -1,0 +1,233 @@
+"""SSER: images and models of several stages label together; a triplet loss teaches which images are alike."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fer_lightning.coupling import Coupling, accept, couple, image_evidence, sharpen, stratified
+from fer_lightning.data.batch import Labeled, Unlabeled, Views
+from fer_lightning.errors import InputError
+from fer_lightning.losses.entropy import entropy
+from fer_lightning.losses.triplet import (
+    Form,
+    activation_matrix,
+    active_share,
+    class_distance,
+    squared_distance,
+    triplet_loss,
+)
+from fer_lightning.methods.about import About
+from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.methods.schedules import ramp_up, stage_at
+from fer_lightning.models.labeled_bank import LabeledBank
+from fer_lightning.models.network import FaceNetwork
+from fer_lightning.pseudo_labels import PseudoLabels
+from fer_lightning.task import as_target
+
+
+class SSER(SemiSupervised):
+    """SSER, a reconstruction: believe what models and similar labeled faces say together, stage after stage.
+
+    Pan, Shao, Xiong, Lei, Huang, Beckman, Hu, "SSER: Semi-Supervised Emotion Recognition Based on Triplet
+    Loss and Pseudo Label", Knowledge-Based Systems 2024. Only its abstract is public: no equation, number or
+    code. So this is a reconstruction clause by clause, and its results are none of the paper's::
+
+        abstract                                  here (our choice)
+        "multiple activation channels as a        last feature maps, K x hw, Frobenius norm 1; batch-all
+          matrix", triplet loss (AMT)               triplets of squared distances, margin m
+        "complementary information from images"   p_img: labels of the k nearest labeled faces by activation
+                                                    matrix; two weak views, the second mirrored
+        "the multi-stage model"                   p_mod: omega snapshot of the stage before + (1 - omega)
+                                                    teacher; a new snapshot and bank at each stage
+        "coupling effect", "high-confidence"      p_ci ~ p_mod p_img / prior, believed if max p_ci >= tau_ci
+                                                    and both name the same emotion
+        "entropy minimization and consistency     target p_ci^(1/T); lambda_u H(target, strong view) and
+          regularization"                           lambda_e H(strong view), which rises over stage 1
+
+    Stage 0 learns from the labels alone: ``supervised + lambda_amt AMT``. Discrete emotions only; with
+    ``targets: both``, valence and arousal are believed wherever the emotion is, as the models say them. Both
+    sources look at both weak views. Product confidences are inflated, as the sources share a trunk: compare
+    couplings at the same coverage, each with its own ``tau_ci``, never at the same ``tau_ci``. Draw labeled
+    faces class by class (``data.class_balanced``), so that each has another of its class beside it.
+
+    Args:
+        tau_ci: confidence of the coupled label from which it is believed.
+        lambda_u: weight of the unlabeled loss.
+        lambda_amt: weight of the triplet loss; 0 for none.
+        m: margin of the triplet loss.
+        n_cap: believed strong views, at most, that join the labeled faces in the triplet loss.
+        amt_matrix: what a distance between images compares: ``activation`` matrices, their ``gram`` matrices,
+            or ``pooled`` features.
+        coupling: ``product``; for comparison ``mean``, ``agreement`` (the models, where images agree),
+            ``model`` or ``image``.
+        omega: share of the snapshot in the evidence of the models, in [0, 1].
+        k: labeled faces that are asked about an unlabeled one.
+        t: temperature of their squared distances.
+        epsilon: smoothing of either source, in (0, 1).
+        T: temperature that sharpens the coupled label; 1 leaves it as it is.
+        lambda_e: weight of the entropy minimisation; 0 for none.
+        ent_on: minimise the entropy of ``accepted`` faces or of ``all``.
+        stages: shares of the run's optimiser steps, of stage 0 and of each after it.
+        bank_size: labeled faces kept to be asked, at most, in the proportions of their classes.
+        **chassis: options of every method.
+    """
+
+    about = About(
+        name="SSER (reconstruction)",
+        paper="Pan et al. 2024",
+        url="https://www.aminer.org/pub/65e6c513",
+        believes="models and similar labeled faces where they agree, if surer together than `tau_ci`",
+        learns="the strong view, its entropy, triplets of activation matrices",
+        state="the network of the stage before, its bank of labeled faces",
+    )
+    views = Views(labeled=1, weak=2, strong=1, mirrored=True)
+    snapshot: FaceNetwork
+    stage: Tensor
+    prior: Tensor
+
+    def __init__(
+        self,
+        tau_ci: float = 0.98,
+        lambda_u: float = 1.0,
+        lambda_amt: float = 0.3,
+        m: float = 0.2,
+        n_cap: int = 64,
+        amt_matrix: Form = "activation",
+        coupling: Coupling = "product",
+        omega: float = 0.5,
+        k: int = 10,
+        t: float = 0.1,
+        epsilon: float = 0.01,
+        T: float = 0.5,
+        lambda_e: float = 0.1,
+        ent_on: Literal["accepted", "all"] = "accepted",
+        stages: Sequence[float] = (0.2, 0.4, 0.4),
+        bank_size: int = 4096,
+        **chassis: Any,
+    ) -> None:
+        super().__init__(**chassis)
+        for name, value, right, needed in (
+            ("n_cap", n_cap, n_cap >= 0, "at least 0"),
+            ("omega", omega, 0 <= omega <= 1, "between 0 and 1"),
+            ("k", k, k >= 1, "at least 1"),
+            ("t", t, t > 0, "above 0"),
+            ("epsilon", epsilon, 0 < epsilon < 1, "between 0 and 1, excluded"),
+            ("T", T, T > 0, "above 0"),
+            ("bank_size", bank_size, bank_size >= 1, "at least 1"),
+            ("stages", stages, min(stages, default=0) > 0 and abs(sum(stages) - 1) < 1e-6, "shares of sum 1"),
+        ):
+            if not right:
+                raise InputError(f"--model.{name} is {value}; it must be {needed}")
+        self.tau_ci, self.lambda_u, self.lambda_amt, self.lambda_e = tau_ci, lambda_u, lambda_amt, lambda_e
+        self.m, self.n_cap, self.amt_matrix, self.coupling = m, n_cap, amt_matrix, coupling
+        self.omega, self.k, self.t, self.epsilon, self.T = omega, k, t, epsilon, T
+        self.ent_on, self.stages, self.bank_size = ent_on, stages, bank_size
+        self.snapshot = copy.deepcopy(self.served).requires_grad_(False).eval()
+        self.bank = LabeledBank(self.task.classes)
+        self.register_buffer("stage", torch.tensor(0))
+        self.register_buffer("prior", torch.full((self.task.classes,), 1 / self.task.classes))
+
+    def train(self, mode: bool = True) -> "SSER":
+        """Set the mode of everything but the teacher and the snapshot, which never train."""
+        super().train(mode)
+        self.snapshot.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Read the stage, once: a resumed run goes on in its own."""
+        super().on_train_start()
+        self._stage = int(self.stage)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin the next stage at the first batch that is due: from there a run also resumes."""
+        stage = stage_at(self.progress, self.stages)
+        if stage > self._stage:
+            self._begin(stage)
+
+    @torch.no_grad()
+    def _begin(self, stage: int) -> None:
+        """Freeze the network of the stage before, and let it encode the labeled faces."""
+        self._stage = stage
+        self.stage.fill_(stage)
+        self.prior.copy_(self.labeled_prior())
+        self.snapshot.load_state_dict(self.served.state_dict())
+        chosen = stratified(self.datamodule.labeled_target.label, self.bank_size).to(self.device)
+        self.bank.fill(self.labeled_faces(), lambda x: self._encode(self.snapshot.feature_maps(x)), chosen)
+
+    def _encode(self, maps: Tensor) -> Tensor:
+        return activation_matrix(maps, self.amt_matrix)
+
+    def evidence(self, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the models and the images say, before they are coupled; not in stage 0.
+
+        Args:
+            weak: (2, B, 3, H, W) uint8 RGB, weak views of which the second are mirrored.
+
+        Returns:
+            (B, C) ``p_mod``, (B, C) ``p_img``, and (B, 2) valence and arousal of the models, or (B, 0).
+        """
+        images = weak.flatten(0, 1)
+        before, now = self.snapshot(images), self.served(images)
+        old, new = self.task.predict(before), self.task.predict(now)
+        p_mod = self.omega * old.emotion + (1 - self.omega) * new.emotion
+        p_img = image_evidence(self._encode(before.maps), self.bank.rows, self.bank.label, self.k, self.t)
+        mood = self.omega * old.valence_arousal + (1 - self.omega) * new.valence_arousal
+        p_mod, p_img, mood = (each.unflatten(0, weak.shape[:2]).mean(0) for each in (p_mod, p_img, mood))
+        return p_mod, p_img, mood
+
+    def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels | None:
+        """Believe the coupled evidence of models and images; nothing in stage 0, which has no bank."""
+        if not len(self.bank.rows):
+            return None
+        p_mod, p_img, mood = self.evidence(unlabeled.weak)
+        p_ci = couple(p_mod, p_img, self.prior, self.coupling, self.epsilon)
+        weight = accept(p_ci, p_mod, p_img, self.tau_ci, self.coupling).float()
+        if self._watched():
+            agree = p_mod.argmax(-1) == p_img.argmax(-1)
+            self.log("train/agreement", agree.float().mean())
+        return PseudoLabels(
+            as_target(sharpen(p_ci, self.T), mood),
+            weight,
+            p_ci.max(-1).values,
+            unlabeled.index,
+            p_ci.new_full((self.task.classes,), self.tau_ci),
+        )
+
+    def losses(
+        self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
+    ) -> dict[str, Tensor]:
+        """Return the supervised and the triplet loss, and after stage 0 consistency and entropy."""
+        label = labeled.target.label
+        if unlabeled is None or pseudo is None:
+            x = self.student(labeled.image)
+            return {"supervised": self.task.supervised(x, labeled.target), **self._amt(x.maps, label)}
+        x, s = self.look(labeled.image, unlabeled.strong)
+        # The first believed faces of the batch; their number is fixed, so that nothing waits for the device.
+        first = pseudo.weight.argsort(descending=True, stable=True)[: self.n_cap]
+        believed = torch.where(pseudo.weight > 0, pseudo.target.label, -1)[first]
+        terms = {
+            "supervised": self.task.supervised(x, labeled.target),
+            "unlabeled": self.lambda_u * self.task.consistency(s, pseudo.target, pseudo.weight),
+            **self._amt(torch.cat([x.maps, s.maps[first]]), torch.cat([label, believed])),
+        }
+        if self.lambda_e:
+            r = ramp_up(self.progress - self.stages[0], 0.2 * self.stages[1])
+            on = pseudo.weight if self.ent_on == "accepted" else None
+            terms["entropy"] = self.lambda_e * r * entropy(s.logits, on)
+        return terms
+
+    def _amt(self, maps: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Return the weighted triplet loss of (N, K, h, w) maps; a face of no known label (-1) is left out."""
+        if not self.lambda_amt:
+            return {}
+        rows, rho = self._encode(maps), class_distance(label)
+        d = squared_distance(rows, rows)
+        if self._watched():
+            self.log("train/active_triplets", active_share(d.detach(), rho, self.m))
+        return {"amt": self.lambda_amt * triplet_loss(d, rho, self.m)}
+
+    def _watched(self) -> bool:
+        return self._trainer is not None and self._trainer.training and self._logged_now()
