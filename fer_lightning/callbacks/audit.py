@@ -15,7 +15,10 @@ from fer_lightning.data.batch import Target
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.pseudo_labels import PseudoLabels
 
-_SCALARS = ("coverage", "purity", "mean_weight", "mean_confidence", "ece", "ece_accepted", "gap")
+_SCALARS = (
+    *("coverage", "purity", "mean_weight", "mean_confidence", "ece", "ece_accepted", "gap"),
+    *("negatives", "false_negative_rate"),
+)
 _SCALARS_OF_VALENCE_AROUSAL = ("rmse_valence", "rmse_arousal")
 _SCALARS_PER_EMOTION = ("coverage", "purity", "true_coverage", "threshold")
 

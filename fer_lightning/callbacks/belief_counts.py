@@ -22,7 +22,9 @@ class BeliefCounts:
     ``cells`` is (2, C + 1, C + 1, BINS, 3): accepted or not, true emotion, believed emotion (the last of each
     is for none known), bin of confidence; and there the number of beliefs, the sum of confidences and the sum
     of weights. ``errors`` is (2, 2, 2): accepted or not, valence or arousal; and there the number of faces
-    whose truth is known and the sum of squared errors.
+    whose truth is known and the sum of squared errors. ``negatives`` is (C + 1, 4): believed emotion; and
+    there, of the faces asked for negative beliefs, their number, that of the emotions denied, that of the
+    faces with a known truth of which something was denied, and those of them of which the truth was.
 
     Args:
         classes: C.
@@ -34,6 +36,7 @@ class BeliefCounts:
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no doubles
         self.cells = torch.zeros(2, classes + 1, classes + 1, BINS, 3, dtype=dtype, device=device)
         self.errors = torch.zeros(2, 2, 2, dtype=dtype, device=device)
+        self.negatives = torch.zeros(classes + 1, 4, dtype=dtype, device=device)
         self.threshold = torch.full((classes,), torch.nan, device=device)
 
     def add(self, pseudo: PseudoLabels, label: Tensor, valence_arousal: Tensor) -> None:
@@ -54,18 +57,27 @@ class BeliefCounts:
         error = (pseudo.target.valence_arousal - valence_arousal).square()
         values = torch.stack([~error.isnan(), error.nan_to_num()], -1)
         self.errors.index_add_(0, accepted, values.to(self.errors.dtype))
+
+        if pseudo.negative is not None:
+            denied = pseudo.negative
+            checked = denied.any(-1) & (label >= 0)
+            wrong = checked & denied.gather(-1, label.clamp(min=0)[:, None])[:, 0]
+            values = torch.stack([torch.ones_like(label), denied.sum(-1), checked, wrong], -1)
+            self.negatives.index_add_(0, believed, values.to(self.negatives.dtype))
         self.threshold.copy_(pseudo.threshold)
 
     def reset(self) -> None:
         """Forget everything counted."""
         self.cells.zero_()
         self.errors.zero_()
+        self.negatives.zero_()
 
     def state(self) -> dict[str, Tensor]:
         """Return the counts of all ranks together, on the CPU; to be called on all of them."""
-        cells, errors = total(self.cells, self.errors)
+        cells, errors, negatives = total(self.cells, self.errors, self.negatives)
         # Thresholds are equal on all ranks.
-        return {"cells": cells.cpu(), "errors": errors.cpu(), "threshold": self.threshold.cpu()}
+        counts = {"cells": cells, "errors": errors, "negatives": negatives, "threshold": self.threshold}
+        return {name: tensor.cpu() for name, tensor in counts.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from these counts."""
@@ -93,23 +105,29 @@ def audit_rows(state: dict[str, Tensor], emotions: Sequence[str]) -> AuditRows:
       itself.
     - ``threshold``: the last of the epoch; of ``all``, the mean over the emotions.
     - ``rmse_valence``, ``rmse_arousal``: of the accepted; only in ``all``.
+    - ``negatives``: emotions that a face is believed not to show, mean of all seen; empty for a method
+      without such beliefs.
+    - ``false_negative_rate``: share of the faces, among those of which an emotion is denied, that really show
+      a denied one.
 
     Args:
         state: of ``BeliefCounts``.
         emotions: C names.
     """
     cells, errors = state["cells"].double().numpy(), state["errors"].double().numpy()
+    negatives = state["negatives"].double().numpy()
     threshold, classes = state["threshold"].double().numpy(), len(emotions)
     rows = {}
     for k, emotion in enumerate(emotions):
         row = _judge(cells[:, :, k], right=cells[:, k, k])
-        rows[emotion] = row | _of_true(cells[:, k]) | {"threshold": float(threshold[k])}
+        row |= _of_true(cells[:, k]) | {"threshold": float(threshold[k])}
+        rows[emotion] = row | _of_negatives(negatives[k])
     right = cells[:, range(classes), range(classes)].sum(1)
     both = _judge(cells.sum(2), right) | _of_true(cells[:, :classes].sum(1))
     both["threshold"] = _ratio(np.nansum(threshold), np.sum(~np.isnan(threshold)))
     for name, (known, squared) in zip(("valence", "arousal"), errors[1], strict=True):
         both[f"rmse_{name}"] = _ratio(squared, known) ** 0.5
-    return rows | {"all": both}
+    return rows | {"all": both | _of_negatives(negatives.sum(0))}
 
 
 def _judge(cells: Cells, right: Cells) -> dict[str, float]:
@@ -139,6 +157,12 @@ def _of_true(cells: Cells) -> dict[str, float]:
     """Judge faces by what they show: cells (2, C + 1, BINS, 3) by acceptance, believed emotion and bin."""
     rejected, accepted = cells[..., 0].sum((1, 2))
     return {"true_seen": float(rejected + accepted), "true_coverage": _ratio(accepted, rejected + accepted)}
+
+
+def _of_negatives(counts: Cells) -> dict[str, float]:
+    """Judge what faces are believed not to show: (4,) as in ``BeliefCounts.negatives``."""
+    faces, denied, checked, wrong = counts
+    return {"negatives": _ratio(denied, faces), "false_negative_rate": _ratio(wrong, checked)}
 
 
 def _calibration_error(known: Cells, right: Cells) -> float:

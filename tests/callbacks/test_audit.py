@@ -11,6 +11,14 @@ from fer_lightning.callbacks.csv_files import read_csv
 from fer_lightning.methods import FixMatch, Supervised
 
 
+class Denying(FixMatch):
+    """Believes that a face does not show the emotions it finds improbable."""
+
+    def pseudo_label(self, unlabeled):
+        q = self(unlabeled.weak).emotion
+        return super().pseudo_label(unlabeled)._replace(negative=q < 1 / 7)
+
+
 class Spy(L.Callback):
     """Counts by hand what the audit should say of every epoch."""
 
@@ -126,3 +134,50 @@ def test_truth_is_in_no_checkpoint(tmp_path):
 
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert all(len(truth.label) not in tensor.shape for tensor in tensors(content))
+
+
+class DenialSpy(L.Callback):
+    """Counts by hand how often an emotion, and the true one, is denied in an epoch."""
+
+    def __init__(self):
+        self.epochs = {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        truth = trainer.datamodule.unlabeled_truth.label[batch["unlabeled"].index]
+        faces = self.epochs.setdefault(trainer.current_epoch, [])
+        for denied, true in zip(outputs["pseudo"].negative.tolist(), truth.tolist(), strict=True):
+            faces.append((sum(denied), denied[true]))
+
+
+def denying():
+    L.seed_everything(3, verbose=False)
+    return Denying(**TINY, tau=0.2, ema_decay=0.9, dropout=0.2)
+
+
+def test_negative_beliefs_are_held_against_the_truth(tmp_path):
+    spy = DenialSpy()
+    trainer = full_fit(tmp_path, method=denying(), callbacks=[spy])
+    rows = rows_of(tmp_path)
+    for epoch, faces in spy.epochs.items():
+        wrong = [w for n, w in faces if n]
+        assert 0 < sum(wrong) < len(wrong)
+        row = rows[epoch, "all"]
+        assert float(row["negatives"]) == pytest.approx(np.mean([n for n, _ in faces]), rel=1e-6)
+        assert float(row["false_negative_rate"]) == pytest.approx(np.mean(wrong), rel=1e-6)
+        for name in ("negatives", "false_negative_rate"):
+            logged = float(trainer.callback_metrics[f"audit/{name}"])
+            assert epoch == 0 or logged == pytest.approx(float(row[name]), rel=1e-5)
+
+
+def test_resuming_neither_loses_nor_repeats_a_negative_belief(tmp_path):
+    full_fit(tmp_path, method=denying(), callbacks=[KeepCheckpoint(7, tmp_path / "kept.ckpt")])
+    whole = (tmp_path / "pseudo_labels.csv").read_text()
+    full_fit(tmp_path, tmp_path / "kept.ckpt", method=denying())
+    assert (tmp_path / "pseudo_labels.csv").read_text() == whole
+
+
+def test_without_negative_beliefs_their_columns_are_empty(tmp_path):
+    trainer = full_fit(tmp_path, max_epochs=1)
+    row = rows_of(tmp_path)[0, "all"]
+    assert (row["negatives"], row["false_negative_rate"]) == ("", "")
+    assert "audit/negatives" not in trainer.callback_metrics

@@ -13,7 +13,7 @@ EMOTIONS = ("anger", "fear", "neutral")
 CPU = torch.device("cpu")
 
 
-def beliefs(believed, weight, confidence, threshold=(0.5, 0.6, 0.7), mood=None):
+def beliefs(believed, weight, confidence, threshold=(0.5, 0.6, 0.7), mood=None, negative=None):
     one_hot = torch.nn.functional.one_hot(torch.tensor(believed), 3).float()
     mood = torch.full((len(believed), 2), torch.nan) if mood is None else torch.tensor(mood)
     return PseudoLabels(
@@ -22,6 +22,7 @@ def beliefs(believed, weight, confidence, threshold=(0.5, 0.6, 0.7), mood=None):
         torch.tensor(confidence),
         torch.arange(len(believed)),
         torch.tensor(threshold),
+        None if negative is None else torch.tensor(negative).bool(),
     )
 
 
@@ -50,7 +51,10 @@ def test_numbers_computed_by_hand():
             "true_seen": 2,
             "true_coverage": 1 / 2,
             "threshold": 0.5,
-        }
+            "negatives": math.nan,
+            "false_negative_rate": math.nan,
+        },
+        nan_ok=True,
     )
     every = rows["all"]
     assert (every["seen"], every["accepted"], every["true_seen"]) == (5, 3, 4)
@@ -133,3 +137,51 @@ def test_state_goes_on_and_reset_forgets():
     counts.reset()
     assert audit_rows(counts.state(), EMOTIONS)["all"]["seen"] == 0
     assert audit_rows(state, EMOTIONS)["all"]["seen"] == 2  # a copy
+
+
+def test_negative_beliefs_computed_by_hand():
+    negative = [[0, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 1], [0, 0, 1]]
+    pseudo = beliefs([0, 0, 0, 1, 1], [1.0] * 5, [0.9] * 5, negative=negative)
+    rows = judged((pseudo, [1, 0, 2, 0, -1], None))
+    # Denied of faces believed to be angry: 2, 1 and 0 emotions; of the two with a denial one shows it.
+    assert (rows["anger"]["negatives"], rows["anger"]["false_negative_rate"]) == (1, 1 / 2)
+    # Of the face that nobody knows, what is denied counts, but not whether it is right.
+    assert (rows["fear"]["negatives"], rows["fear"]["false_negative_rate"]) == (3 / 2, 1)
+    assert math.isnan(rows["neutral"]["negatives"])
+    assert rows["all"]["negatives"] == pytest.approx(6 / 5)
+    assert rows["all"]["false_negative_rate"] == pytest.approx(2 / 3)
+
+
+def test_negative_beliefs_are_of_the_batches_that_have_some():
+    label = [0, 1]
+    without = beliefs([0, 0], [1.0, 1.0], [0.9, 0.9])
+    nothing = beliefs([0, 0], [1.0, 1.0], [0.9, 0.9], negative=[[0, 0, 0]] * 2)
+    some = beliefs([0, 0], [1.0, 1.0], [0.9, 0.9], negative=[[0, 1, 1]] * 2)
+    row = judged((nothing, label, None))["all"]
+    assert row["negatives"] == 0
+    assert math.isnan(row["false_negative_rate"])
+    row = judged((without, label, None), (some, label, None))["all"]
+    assert (row["seen"], row["negatives"], row["false_negative_rate"]) == (4, 2, 1 / 2)
+
+
+def test_negative_beliefs_go_on_and_are_forgotten():
+    counts, other = BeliefCounts(3, CPU), BeliefCounts(3, CPU)
+    pseudo = beliefs([0, 1], [1.0, 0.0], [0.9, 0.2], negative=[[0, 1, 1], [1, 0, 0]])
+    label, mood = torch.tensor([0, 0]), torch.full((2, 2), torch.nan)
+    counts.add(pseudo, label, mood)
+    other.load(counts.state())
+    other.add(pseudo, label, mood)
+    assert torch.equal(other.state()["negatives"], 2 * counts.state()["negatives"])
+    assert audit_rows(other.state(), EMOTIONS)["all"]["negatives"] == 3 / 2
+    counts.reset()
+    assert math.isnan(audit_rows(counts.state(), EMOTIONS)["all"]["negatives"])
+
+
+def test_negative_beliefs_of_all_ranks_are_summed(monkeypatch):
+    counts = BeliefCounts(3, CPU)
+    pseudo = beliefs([0, 1], [1.0, 0.0], [0.9, 0.2], negative=[[0, 1, 1], [1, 0, 0]])
+    counts.add(pseudo, torch.tensor([0, 0]), torch.full((2, 2), torch.nan))
+    alone = counts.state()["negatives"]
+    # As if another rank had counted the same.
+    monkeypatch.setattr("fer_lightning.callbacks.belief_counts.total", lambda *sums: [2 * s for s in sums])
+    assert torch.equal(counts.state()["negatives"], 2 * alone)

@@ -1,0 +1,65 @@
+"""Complementary labels: the emotions a face is believed not to show."""
+
+import torch
+from torch import Tensor
+
+
+def improbable(q: Tensor, tau_n: float) -> Tensor:
+    """Return the emotions less likely than ``tau_n``, never the most likely one.
+
+    The negative labels of UPS (Rizve et al., ICLR 2021, https://arxiv.org/abs/2101.06329), without its
+    uncertainty.
+
+    Args:
+        q: (B, C) probabilities.
+        tau_n: in [0, 1]; nothing is less likely than 0.
+
+    Returns:
+        (B, C) bool.
+    """
+    return (q < tau_n) & ~_top(q)
+
+
+def outside_top(q: Tensor, k: int | Tensor) -> Tensor:
+    """Return the emotions that are not among the ``k`` most likely ones, never the most likely one.
+
+    Args:
+        q: (B, C) probabilities.
+        k: a number, or a scalar tensor.
+
+    Returns:
+        (B, C) bool.
+    """
+    place: Tensor = q.argsort(descending=True, dim=-1, stable=True).argsort(-1)
+    return (place >= k) & ~_top(q)
+
+
+def places(p: Tensor, label: Tensor) -> Tensor:
+    """Count how many rows give their label the first place, the second, ...: (C,) int64.
+
+    Args:
+        p: (B, C) probabilities or logits.
+        label: (B,) int64.
+    """
+    place = (p > p.gather(-1, label[:, None])).sum(-1)
+    return torch.nn.functional.one_hot(place, p.shape[-1]).sum(0)
+
+
+def smallest_k(count: Tensor, share: float = 0.9999) -> Tensor:
+    """Return the smallest k >= 2 for which more than ``share`` of the labels are among the k most likely.
+
+    The adaptive negative learning of FullMatch, https://github.com/megvii-research/FullMatch.
+
+    Args:
+        count: (C,) as ``places`` returns it, of one batch or summed over several.
+        share: in [0, 1).
+
+    Returns:
+        Scalar int64.
+    """
+    within = count.cumsum(0) / count.sum().clamp(min=1)
+    return (1 + (within <= share).sum()).clamp(2, len(count))
+
+
+def _top(q: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(q.argmax(-1), q.shape[-1]).bool()
