@@ -40,3 +40,16 @@ def hard_labels(probability: Tensor, threshold: float | Tensor) -> tuple[Tensor,
     needed = thresholds.expand(probability.shape[-1])[label]
     one_hot = torch.nn.functional.one_hot(label, probability.shape[-1]).to(probability.dtype)
     return one_hot, (confidence >= needed).to(probability.dtype), confidence
+
+
+def sharpen(probability: Tensor, temperature: float) -> Tensor:
+    """Return ``p_c^(1/T) / sum_k p_k^(1/T)``, lower in entropy the lower the temperature.
+
+    MixMatch (Berthelot et al. 2019, https://arxiv.org/abs/1905.02249, eq. 7).
+
+    Args:
+        probability: (B, C) float32.
+        temperature: T, over 0; 1 changes nothing.
+    """
+    # As a softmax of logarithms nothing underflows, whatever the temperature.
+    return (probability.clamp(min=torch.finfo(probability.dtype).tiny).log() / temperature).softmax(-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fer_lightning.data.batch import Target
 from fer_lightning.emotions import Taxonomy, taxonomy
 from fer_lightning.losses.classification import soft_cross_entropy
+from fer_lightning.losses.consistency import squared_difference
 from fer_lightning.losses.continuous import concordance_loss, squared_error
 
 Kind = Literal["classes", "valence_arousal", "both"]
@@ -101,6 +102,15 @@ class Task:
         loss = output.features.new_zeros(())
         if self.classes:
             loss = loss + soft_cross_entropy(output.logits, target.emotion, weight)
+        if self.valence_arousal:
+            loss = loss + squared_error(output.valence_arousal, target.valence_arousal, weight)
+        return loss
+
+    def agreement(self, output: Output, target: Target, weight: Tensor) -> Tensor:
+        """Squared error against weighted pseudo-labels, of probabilities; otherwise like ``consistency``."""
+        loss = output.features.new_zeros(())
+        if self.classes:
+            loss = loss + squared_difference(output.logits.softmax(-1), target.emotion, weight)
         if self.valence_arousal:
             loss = loss + squared_error(output.valence_arousal, target.valence_arousal, weight)
         return loss

@@ -19,8 +19,31 @@ class ResizedOnLoad(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class FaceMemory(ResizedOnLoad):
-    """An embedding and a distribution over the emotions for every face of a set, addressed by its position.
+class _Rows(ResizedOnLoad):
+    """N rows of an embedding and a distribution over the emotions; all 0 before they are written."""
+
+    features: Tensor
+    """(N, P) float32."""
+    probability: Tensor
+    """(N, C) float32."""
+    written: Tensor
+    """(N,) bool: the rows that hold something."""
+
+    def __init__(self, rows: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(rows, width))
+        self.register_buffer("probability", torch.zeros(rows, classes))
+        self.register_buffer("written", torch.zeros(rows, dtype=torch.bool))
+
+    def resize(self, rows: int) -> None:
+        """Forget everything and make room for so many rows."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = buffer.new_zeros(rows, *buffer.shape[1:])
+
+
+class FaceMemory(_Rows):
+    """What is known of every face of a set, addressed by its position.
 
     Empty until ``resize`` (in the method's ``setup``) or a checkpoint gives it a size. It is written in
     place: whoever differentiates through ``features`` and writes before the backward pass reads a clone.
@@ -30,24 +53,8 @@ class FaceMemory(ResizedOnLoad):
         classes: C.
     """
 
-    features: Tensor
-    """(N, P) float32."""
-    probability: Tensor
-    """(N, C) float32."""
-    written: Tensor
-    """(N,) bool: the faces that have been written at least once; the others are 0."""
-
     def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.register_buffer("features", torch.zeros(0, width))
-        self.register_buffer("probability", torch.zeros(0, classes))
-        self.register_buffer("written", torch.zeros(0, dtype=torch.bool))
-
-    def resize(self, faces: int) -> None:
-        """Forget everything and make room for so many faces."""
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.new_zeros(faces, *buffer.shape[1:])
+        super().__init__(0, width, classes)
 
     @torch.no_grad()
     def write(self, index: Tensor, features: Tensor, probability: Tensor) -> None:
@@ -67,27 +74,17 @@ class FaceMemory(ResizedOnLoad):
         self.written[index] = True
 
 
-class Queue(nn.Module):
-    """The embeddings and distributions over the emotions of the last faces seen, the newest first.
+class Queue(_Rows):
+    """What is known of the last faces seen, those of the newest batch first.
 
     Args:
-        length: L, rows remembered.
+        length: N, rows remembered.
         width: P, of the embeddings.
         classes: C.
     """
 
-    features: Tensor
-    """(L, P) float32."""
-    probability: Tensor
-    """(L, C) float32."""
-    written: Tensor
-    """(L,) bool: the rows that hold a face; they come before the others, which are 0."""
-
     def __init__(self, length: int, width: int, classes: int) -> None:
-        super().__init__()
-        self.register_buffer("features", torch.zeros(length, width))
-        self.register_buffer("probability", torch.zeros(length, classes))
-        self.register_buffer("written", torch.zeros(length, dtype=torch.bool))
+        super().__init__(length, width, classes)
 
     @torch.no_grad()
     def push(self, features: Tensor, probability: Tensor, member: Tensor | None = None) -> None:
@@ -145,3 +142,38 @@ def similarity(query: Tensor, features: Tensor, temperature: float, written: Ten
     """
     p = similarity_logits(query, features, temperature, written).softmax(-1)
     return p if written is None else p * written
+
+
+def aggregate(similarity: Tensor, probability: Tensor) -> Tensor:
+    """What the remembered rows say of the queries: ``sum_n s_n p_n``.
+
+    The memory smoothing of CoMatch (Li et al., ICCV 2021, https://arxiv.org/abs/2011.11183, eq. 3) and the
+    aggregation of SimMatch (Zheng et al., CVPR 2022, https://arxiv.org/abs/2203.06915).
+
+    Args:
+        similarity: (B, N) float32.
+        probability: (N, C) float32; one-hot for remembered labels.
+
+    Returns:
+        (B, C) float32; rows sum to 1 where those of ``similarity`` do.
+    """
+    with torch.autocast(similarity.device.type, enabled=False):
+        return similarity @ probability
+
+
+def unfold(similarity: Tensor, probability: Tensor, p: Tensor) -> Tensor:
+    """Weigh the remembered rows by what is believed of their emotion: ``s_n p(y_n)``, normalised.
+
+    The unfolding of SimMatch (Zheng et al., CVPR 2022, https://arxiv.org/abs/2203.06915).
+
+    Args:
+        similarity: (B, N) float32.
+        probability: (N, C) float32, labels of the rows; a soft one counts ``sum_c p_c y_nc``.
+        p: (B, C) float32, belief about each query.
+
+    Returns:
+        (B, N) float32, rows of a sum of 1, or 0 if no remembered row is believed at all.
+    """
+    with torch.autocast(similarity.device.type, enabled=False):
+        weighted = similarity * (p @ probability.T)
+    return weighted / weighted.sum(-1, keepdim=True).clamp(min=torch.finfo(weighted.dtype).tiny)

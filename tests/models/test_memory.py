@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import normalize, one_hot
 
 from fer_lightning.models import memory
-from fer_lightning.models.memory import FaceMemory, Queue, similarity, similarity_logits
+from fer_lightning.models.memory import FaceMemory, Queue, aggregate, similarity, similarity_logits, unfold
 
 
 def rows(count, width=3, classes=2, seed=0):
@@ -76,6 +76,13 @@ class TestFaceMemory:
         assert bank.features.dtype == bank.probability.dtype == torch.float32
         assert not bank.features.requires_grad
         assert torch.equal(bank.features[0], (z * 2)[0].float())
+
+    def test_positions_outside_are_refused(self):
+        bank = FaceMemory(3, 2)
+        bank.resize(2)
+        for index in (-1, 2):
+            with pytest.raises((RuntimeError, IndexError), match="out of"):
+                bank.write(torch.tensor([index]), *rows(1))
 
     def test_resize_forgets(self):
         bank = FaceMemory(3, 2)
@@ -160,8 +167,9 @@ class TestQueue:
         assert queue.features.dtype == queue.probability.dtype == torch.float32
         assert not queue.features.requires_grad
 
-    def test_survives_a_checkpoint(self):
-        queue, fresh = Queue(4, 3, 2), Queue(4, 3, 2)
+    def test_survives_a_checkpoint_and_takes_its_size(self):
+        queue, fresh = Queue(0, 3, 2), Queue(0, 3, 2)
+        queue.resize(4)
         queue.push(*rows(3))
         fresh.load_state_dict(queue.state_dict())
         for one in (queue, fresh):
@@ -223,3 +231,56 @@ class TestSimilarity:
         assert torch.autograd.gradcheck(
             lambda q: (similarity_logits(q, features, 0.5, written).log_softmax(-1) * goal)[goal > 0], query
         )
+
+
+class TestMatching:
+    """Golden values: three labeled faces, and a face whose likenesses and belief correct each other."""
+
+    bank = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1]])
+    labels = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    p = torch.tensor([[0.7, 0.3]])
+
+    def likeness(self):
+        return similarity(normalize(torch.tensor([[0.9, 0.1]]), dim=-1), self.bank, 0.1)
+
+    def test_unfold_golden_values(self):
+        unfolded = unfold(self.likeness(), self.labels, self.p)
+        assert unfolded[0].tolist() == pytest.approx([0.95651, 0.04343, 0.00006], abs=1e-5)
+
+    def test_aggregate_golden_values(self):
+        p = 0.9 * self.p + 0.1 * aggregate(self.likeness(), self.labels)
+        assert p[0].tolist() == pytest.approx([0.72999, 0.27001], abs=1e-5)
+
+    def test_equal_the_slow_reference_for_soft_labels_too(self):
+        torch.manual_seed(0)
+        s, labels, p = (
+            torch.rand(4, 6).softmax(-1),
+            torch.rand(6, 3).softmax(-1),
+            torch.rand(4, 3).softmax(-1),
+        )
+        for b in range(4):
+            weighted = [float(s[b, n]) * float(p[b] @ labels[n]) for n in range(6)]
+            expected = [w / sum(weighted) for w in weighted]
+            assert unfold(s, labels, p)[b].tolist() == pytest.approx(expected, rel=1e-5)
+            mean = sum(float(s[b, n]) * labels[n] for n in range(6))
+            torch.testing.assert_close(aggregate(s, labels)[b], mean)
+
+    def test_even_belief_unfolds_nothing(self):
+        s = self.likeness()
+        torch.testing.assert_close(unfold(s, self.labels, torch.tensor([[0.5, 0.5]])), s)
+
+    def test_nothing_remembered_or_believed_is_zero(self):
+        s = self.likeness()
+        assert torch.equal(unfold(s * 0, self.labels, self.p), s * 0)
+        assert torch.equal(unfold(s, self.labels, self.p * 0), s * 0)
+        assert torch.equal(aggregate(s * 0, self.labels), self.p * 0)
+        empty = torch.zeros(1, 0)
+        assert unfold(empty, torch.zeros(0, 2), self.p).shape == (1, 0)
+        assert torch.equal(aggregate(empty, torch.zeros(0, 2)), self.p * 0)
+
+    def test_computed_in_float32_under_autocast(self):
+        s = self.likeness()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            unfolded, mean = unfold(s, self.labels, self.p), aggregate(s, self.labels)
+        assert torch.equal(unfolded, unfold(s, self.labels, self.p))
+        assert torch.equal(mean, aggregate(s, self.labels))
