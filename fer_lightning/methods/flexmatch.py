@@ -1,0 +1,64 @@
+"""FlexMatch: FixMatch with a lower threshold for the classes it is seldom sure of."""
+
+from typing import Any
+
+from fer_lightning.data.batch import Unlabeled
+from fer_lightning.methods.about import About
+from fer_lightning.methods.fixmatch import FixMatch
+from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.task import as_target
+from fer_lightning.thresholds import CurriculumThreshold
+
+
+class FlexMatch(FixMatch):
+    """FlexMatch: FixMatch with a lower threshold for the classes it is seldom sure of.
+
+    Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo Labeling", NeurIPS
+    2021, https://arxiv.org/abs/2110.08263: the losses of FixMatch with ``1[max q >= tau_c]``, c the believed
+    class, ``tau_c = tau beta_c / (2 - beta_c)`` and ``beta_c`` the number of faces of the pool that were last
+    surer than ``tau`` of c, over the largest such number (see ``CurriculumThreshold``). In the first steps
+    all thresholds are 0, so every face is believed.
+
+    Code (USB, microsoft/Semi-supervised-learning) / TorchSSL / ours, where they differ:
+
+    - ``beta`` is computed: after the masking / at the start of the step / as USB
+    - what the pool is sure of: kept by every process for itself / the same / gathered from all
+    - weak view: as in FixMatch
+
+    Args:
+        tau: confidence from which a face counts as learnt, and the highest threshold.
+        lambda_u: weight of the unlabeled loss.
+        thresh_warmup: whether the number of faces never sure of anything also counts as the largest, which
+            keeps all thresholds low at first.
+        **chassis: options of every method.
+    """
+
+    about = About(
+        name="FlexMatch",
+        paper="Zhang et al. 2021",
+        url="https://arxiv.org/abs/2110.08263",
+        believes="the student's weak view, if surer than the threshold of the class",
+        learns="the strong view",
+        state="what each unlabeled face was last surely believed to show; a threshold per class",
+    )
+
+    def __init__(
+        self, tau: float = 0.95, lambda_u: float = 1.0, thresh_warmup: bool = True, **chassis: Any
+    ) -> None:
+        super().__init__(tau, lambda_u, **chassis)
+        self.curriculum = CurriculumThreshold(self.task.classes, tau, thresh_warmup)
+
+    def setup(self, stage: str) -> None:
+        """Make room for the unlabeled pool."""
+        super().setup(stage)
+        if stage == "fit":
+            self.curriculum.resize(len(self.datamodule.unlabeled))
+
+    def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
+        """Believe the student's most likely emotion wherever it reaches the emotion's threshold."""
+        q = self.task.predict(self.student(unlabeled.weak))
+        threshold = self.curriculum.per_class()
+        label, weight, confidence = hard_labels(q.emotion, threshold)
+        self.curriculum.update(q.emotion, unlabeled.index)
+        target = as_target(label, q.valence_arousal)
+        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
