@@ -7,32 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fer_lightning.errors import InputError
-from fer_lightning.models.memory import FaceMemory, Queue, similarity, similarity_logits
+from fer_lightning.models.memory import FaceMemory, Queue, aggregate, similarity, similarity_logits
 
 LEVELS = ("semantic", "text", "instance")
 """The classifier, the anchors of the classes, the memory of labeled faces."""
-
-
-def neighbour_probability(query: Tensor, features: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Average the labels of a memory by their similarity to the query.
-
-    ``sum_k softmax_k(q . b_k / T) l_k``, as SimMatch (Zheng et al. 2022, https://arxiv.org/abs/2203.06915)
-    passes labels on.
-
-    Args:
-        query: (B, P) of unit length.
-        features: (N, P) of unit length.
-        label: (N, C) probabilities; rows of 0 are faces nothing is known about and are left out.
-        temperature: over 0.
-
-    Returns:
-        (B, C) float32 or better; rows sum to 1, or are uniform if nothing is known of any face.
-    """
-    with torch.autocast(query.device.type, enabled=False):
-        p = similarity(query, features, temperature, label.sum(-1) > 0)
-        p = p @ label.to(p.dtype)
-    p = p.clamp(min=torch.finfo(p.dtype).tiny)
-    return p / p.sum(-1, keepdim=True)
 
 
 def nearest_by_class(query: Tensor, features: Tensor, label: Tensor) -> Tensor:
@@ -88,8 +66,10 @@ class InstanceLevel(nn.Module):
     Args:
         classes: C.
         width: D, of the features.
-        temperature: over 0.
-        nearest: let the most similar face of a class speak instead of all labels by similarity.
+        temperature: T, over 0.
+        nearest: the logits are ``nearest_by_class`` over T instead of the logarithm of the labels' mean,
+            weighted by similarity: ``sum_k softmax_k(q . b_k / T) l_k``, as SimMatch passes labels on
+            (Zheng et al., CVPR 2022, https://arxiv.org/abs/2203.06915).
     """
 
     def __init__(self, classes: int, width: int, temperature: float, nearest: bool = False) -> None:
@@ -98,12 +78,14 @@ class InstanceLevel(nn.Module):
         self.labeled, self.accepted = FaceMemory(width, classes), Queue(0, width, classes)
 
     def forward(self, q: Tensor) -> Tensor:
-        """Map (B, D) features of unit length to (B, C) logits."""
+        """Map (B, D) features of unit length to (B, C) logits; all alike if nothing is known of any face."""
         features = torch.cat([self.labeled.features, self.accepted.features])
         label = torch.cat([self.labeled.probability, self.accepted.probability])
         if self.nearest:
             return nearest_by_class(q, features, label) / self.temperature
-        return neighbour_probability(q, features, label, self.temperature).log()
+        known = label.sum(-1) > 0
+        p = aggregate(similarity(q, features, self.temperature, known), label)
+        return p.clamp(min=torch.finfo(p.dtype).tiny).log()
 
 
 class Setting(NamedTuple):

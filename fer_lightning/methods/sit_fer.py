@@ -147,16 +147,15 @@ class SITFER(SemiSupervised):
         prediction = self.task.predict(output)
         if self.inference == "semantic":
             return prediction
-        weight = self._now(self.tested, self.setting.tested_start)
-        fused = (weight * self.scores(output).softmax(-1)).sum(0)
-        return prediction._replace(emotion=fused / weight.sum())
+        w = self._now(self.tested, self.setting.tested_start)
+        return prediction._replace(emotion=_mean(self.scores(output).softmax(-1), w))
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the most likely emotion of p^ wherever it is sure enough, and remember what is believed."""
         output: Output = self.student(unlabeled.weak)
         scores = self.scores(output)
         w = self._now(self.weights, self.setting.start)
-        p = (w * scores.softmax(-1)).sum(0) if self.paper else (w * scores).sum(0).softmax(-1)
+        p = _mean(scores.softmax(-1), w) if self.paper else (w * scores).sum(0).softmax(-1)
         label, weight, confidence = hard_labels(p, self.tau)
         if not self.paper:
             weight = (confidence > self.tau).to(weight.dtype)
@@ -236,3 +235,7 @@ class SITFER(SemiSupervised):
 
 def _unit(rows: Tensor) -> Tensor:
     return nn.functional.normalize(rows.float(), dim=-1)
+
+
+def _mean(levels: Tensor, weight: Tensor) -> Tensor:
+    return (weight * levels).sum(0) / weight.sum()

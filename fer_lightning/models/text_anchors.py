@@ -101,7 +101,8 @@ def isometry(embedding: Tensor, width: int) -> Tensor:
             f"anchors of {len(embedding)} emotions; take a wider backbone"
         )
     turn = torch.randn(width, rank, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return ((u * s)[:, :rank] @ torch.linalg.qr(turn).Q.T).float()
+    rows: Tensor = (u * s)[:, :rank] @ torch.linalg.qr(turn).Q.T
+    return rows.float()
 
 
 def _random(classes: int, width: int = 512, length: int = 77) -> Tensor:
