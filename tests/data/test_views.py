@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fer_lightning.data import views
 from fer_lightning.data.views import CentreView, StrongView, View, WeakView, face_policy, seeded
+from fer_lightning.errors import InputError
 
 VIEWS = [WeakView(), StrongView(), CentreView()]
 RANDOM_VIEWS = [WeakView(), StrongView()]
@@ -223,6 +224,39 @@ def test_a_flip_mirrors_left_for_right():
         np.array_equal(WeakView(flip=0.2, padding=0)(image, 40, key), image[:, ::-1]) for key in keys(500)
     ]
     assert 0.1 < np.mean(mirrored) < 0.3
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+def test_a_view_can_be_told_which_way_to_face(flip):
+    view, image = WeakView(flip=flip), noise()
+    straight, turned = view.facing(mirrored=False), view.facing(mirrored=True)
+    for key in keys(30):
+        drawn = straight(image, 32, key)
+        np.testing.assert_array_equal(drawn, WeakView(flip=0)(image, 32, key))
+        np.testing.assert_array_equal(turned(image, 32, key), drawn[:, ::-1])
+    assert view.flip == flip  # the view that was asked stays as it is
+    assert WeakView(padding=0).facing(mirrored=True).padding == 0
+
+
+def test_a_strong_view_that_faces_one_way_is_still_strong():
+    image, key = noise(), (0, 0, 3, 0)
+    view = StrongView(operations=0, padding=0)
+    straight, turned = (view.facing(mirrored)(image, 40, key) for mirrored in (False, True))
+    cut = (straight != image).any(-1)
+    assert cut.any()
+    np.testing.assert_array_equal(turned[~cut], image[:, ::-1][~cut])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_view_that_knows_no_mirror_says_so(mirrored):
+    class Shuffled(View):
+        def draw(self, image, size, random):
+            return image[random.sample(range(size), size)]
+
+    for view in (Shuffled(), CentreView()):
+        name = type(view).__name__
+        with pytest.raises(InputError, match=rf"{name} cannot be told to mirror.*--data\.weak"):
+            view.facing(mirrored)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 20), (20, 16)])

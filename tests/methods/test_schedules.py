@@ -3,7 +3,7 @@ import math
 import pytest
 
 from fer_lightning.errors import InputError
-from fer_lightning.methods.schedules import learning_rate_factor
+from fer_lightning.methods.schedules import learning_rate_factor, stage_at
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,10 @@ def test_a_run_may_be_all_warm_up():
 def test_a_warm_up_longer_than_the_run():
     with pytest.raises(InputError, match=r"--model\.warmup_steps is 11, more than the 10 steps"):
         learning_rate_factor("cosine", 10, warmup_steps=11)
+
+
+def test_stages_follow_their_shares_exactly():
+    """Sums such as 0.2 + 0.4, which is a little more than 0.6, delay no stage."""
+    assert [stage_at(step / 10, (0.2, 0.4, 0.4)) for step in range(10)] == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert [stage_at(step / 10, [0.1, 0.3, 0.3, 0.3]) for step in range(10)] == [0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [stage_at(step / 10, [1.0]) for step in range(11)] == [0] * 11
