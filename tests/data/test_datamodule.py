@@ -10,6 +10,7 @@ from fer_lightning.data.batch import Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.data.datasets.base import ArrayImages, DataError
 from fer_lightning.data.splits import make_split
+from fer_lightning.data.views import View, WeakView
 from fer_lightning.errors import InputError
 from fer_lightning.methods import FixMatch, Supervised
 
@@ -169,6 +170,42 @@ def test_method_views_are_read_from_the_method():
     (batch, *_) = batches(tiny_data(), Two(**TINY))
     assert batch["unlabeled"].weak.shape == (2, 28, 3, 16, 16)
     assert batch["unlabeled"].strong.shape == (0, 28, 3, 16, 16)
+
+
+@pytest.mark.parametrize("weak", [1, 2, 3])
+def test_odd_weak_views_are_mirrored_where_the_method_says_so(weak):
+    class Facing(FixMatch):
+        views = Views(labeled=1, weak=weak, strong=1, mirrored=True)
+
+    class Any(FixMatch):
+        views = Views(labeled=1, weak=weak, strong=1)
+
+    data = tiny_data(weak=WeakView(padding=0))
+    ways = []
+    for told, free in zip(batches(data, Facing(**TINY)), batches(data, Any(**TINY)), strict=True):
+        shown = told["unlabeled"].weak.view(weak, 28, 3, 16, 16)
+        drawn = free["unlabeled"].weak.view(weak, 28, 3, 16, 16)
+        faces = [data.faces.images[row] for row in data.unlabeled[told["unlabeled"].index]]
+        faces = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2)
+        for v in range(weak):
+            assert torch.equal(shown[v], faces.flip(3) if v % 2 else faces)
+        ways.append((drawn == faces).all(2).all(2).all(2))
+        # The other views of the method stay free.
+        assert torch.equal(told["labeled"].image, free["labeled"].image)
+        assert torch.equal(told["unlabeled"].strong, free["unlabeled"].strong)
+    assert 0.2 < torch.cat(ways, 1).float().mean() < 0.8  # left to chance, either way is common
+
+
+def test_a_weak_view_that_cannot_be_mirrored_is_refused():
+    class Facing(FixMatch):
+        views = Views(labeled=1, weak=2, strong=1, mirrored=True)
+
+    class Middle(View):
+        def draw(self, image, size, random):
+            return image[:size, :size].copy()
+
+    with pytest.raises(InputError, match=r"Middle cannot be told to mirror.*--data\.weak"):
+        batches(tiny_data(weak=Middle()), Facing(**TINY))
 
 
 @pytest.mark.parametrize("option", ["batch_size", "mu", "steps_per_epoch", "eval_batch_size", "image_size"])
