@@ -220,7 +220,7 @@ class SSER(SemiSupervised):
         return terms
 
     def _amt(self, maps: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Return the weighted triplet loss of (N, K, h, w) maps; a face of no known label (-1) is left out."""
+        """Return the weighted triplet loss of (N, K, h, w) maps; label -1 is none."""
         if not self.lambda_amt:
             return {}
         rows, rho = self._encode(maps), class_distance(label)
