@@ -5,6 +5,7 @@ import torch
 
 from fer_lightning.data.batch import Target
 from fer_lightning.losses.classification import soft_cross_entropy
+from fer_lightning.losses.consistency import squared_difference
 from fer_lightning.losses.continuous import concordance_loss, squared_error
 from fer_lightning.task import Output, Task, as_target
 
@@ -84,10 +85,21 @@ def test_consistency_weighs_faces_and_leaves_concordance_out(output, target):
         torch.testing.assert_close(loss, expected)
 
 
+def test_agreement_weighs_faces_and_squares_differences_of_probabilities(output, target):
+    weight = torch.tensor([1, 1, 0.5, 0, 1, 0])
+    emotion = squared_difference(output.logits.softmax(-1), target.emotion, weight)
+    mood = squared_error(output.valence_arousal, target.valence_arousal, weight)
+    for kind, expected in (("classes", emotion), ("valence_arousal", mood), ("both", emotion + mood)):
+        loss = Task.of(kind, ["happy", "sad", "fear"]).agreement(output, target, weight)
+        torch.testing.assert_close(loss, expected)
+
+
 @pytest.mark.parametrize("kind", ["classes", "valence_arousal", "both"])
 def test_nothing_believed_leaves_nothing_to_learn(kind, output, target):
     output = Output(*(part.requires_grad_() for part in output))
-    Task.of(kind, ["happy", "sad", "fear"]).consistency(output, target, torch.zeros(6)).backward()
+    task = Task.of(kind, ["happy", "sad", "fear"])
+    task.consistency(output, target, torch.zeros(6)).backward()
+    task.agreement(output, target, torch.zeros(6)).backward()
     for part in (output.logits, output.valence_arousal):
         assert part.grad is None or part.grad.abs().sum() == 0
 
