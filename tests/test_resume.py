@@ -85,8 +85,9 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, workers, accumulate, sav
 def test_other_seed_or_split_cannot_be_resumed(tmp_path):
     run(tmp_path, Recorder(7, tmp_path / "mid.ckpt"), 0, 1)
     method = FixMatch(**TINY)
-    for options in ({"seed": 3}, {"seed": 2, "labels_per_class": 5}, {"seed": 2, "batch_size": 7}):
+    others = [{"seed": 3}, {"labels_per_class": 5}, {"batch_size": 7}, {"label_noise": 0.1}]
+    for options in others:
         with pytest.raises(DataError, match="trained on other data"):
             quiet_trainer(tmp_path, max_epochs=3).fit(
-                method, tiny_data(**options), ckpt_path=tmp_path / "mid.ckpt"
+                method, tiny_data(**({"seed": 2} | options)), ckpt_path=tmp_path / "mid.ckpt"
             )

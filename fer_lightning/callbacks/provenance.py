@@ -147,5 +147,6 @@ def _origin(trainer: L.Trainer, method: SemiSupervised) -> dict[str, Any]:
         "licence": data.dataset.licence,
         "labels": len(data.labeled),
         "unlabeled": len(data.unlabeled),
+        "label_noise": data.label_noise,
         "parameters": sum(p.numel() for p in method.student.parameters()),
     }

@@ -2,6 +2,8 @@
 
 import logging
 import signal
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fer_lightning.data.batch import Evaluated, Labeled, Target, Unlabeled, Views
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
+from fer_lightning.data.label_noise import mislabel
 from fer_lightning.data.samplers import (
     BalancedStream,
     BatchKeys,
@@ -55,7 +58,10 @@ class SemiSupervisedFaces(L.LightningDataModule):
         val_fraction: share of the labels of each class that ``carved`` takes.
         unlabeled_includes_labeled: whether labeled faces also appear among the unlabeled ones.
         drop_test_duplicates: leave out training faces that are byte-identical to a val or test face.
-        manifest: read the split from this file instead of drawing it; the options above are then ignored.
+        manifest: read the split from this file instead of drawing it; the options above are then ignored
+            (the seed still draws order, augmentations and label noise).
+        label_noise: share of the labeled faces whose emotion is replaced by another one, drawn uniformly, to
+            see what a method does with wrong labels; in [0, 1]. No other face is touched.
         batch_size: labeled faces of a global batch, divided over the devices.
         mu: unlabeled faces per labeled face in a batch.
         steps_per_epoch: batches of an epoch; the pools are endless, so this is only when to validate.
@@ -87,6 +93,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
         unlabeled_includes_labeled: bool = False,
         drop_test_duplicates: bool = False,
         manifest: Path | None = None,
+        label_noise: float = 0.0,
         batch_size: int = 64,
         mu: int = 7,
         steps_per_epoch: int = 1000,
@@ -109,6 +116,8 @@ class SemiSupervisedFaces(L.LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"--data.{name} is {value}; it must be at least {least}")
+        if not 0 <= label_noise <= 1:
+            raise InputError(f"--data.label_noise is {label_noise}; it is a share, from 0 to 1")
         self.request = SplitRequest(
             labels_per_class=labels_per_class,
             labels_total=labels_total,
@@ -119,7 +128,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             unlabeled_includes_labeled=unlabeled_includes_labeled,
             drop_test_duplicates=drop_test_duplicates,
         )
-        self.dataset, self.manifest, self.seed = dataset, manifest, seed
+        self.dataset, self.manifest, self.seed, self.label_noise = dataset, manifest, seed, label_noise
         self.batch_size, self.mu, self.steps_per_epoch = batch_size, mu, steps_per_epoch
         self.eval_batch_size, self.class_balanced = eval_batch_size, class_balanced
         self.image_size = image_size
@@ -153,6 +162,25 @@ class SemiSupervisedFaces(L.LightningDataModule):
         if self.trainer is not None:
             self._check(self.trainer)
 
+    @cached_property
+    def _taught(self) -> Faces:
+        """The faces with the labels that training sees; those it has none of are as they were."""
+        if not self.label_noise:
+            return self.faces
+        emotion, rows = self.faces.emotion.copy(), self.labeled
+        shown = np.flatnonzero(
+            np.nansum(emotion, 0) > 0
+        )  # what no face shows, the method may have no name for
+        if len(shown) < 2:
+            raise InputError(
+                f"--data.label_noise is {self.label_noise}, but {self.faces.dataset} has no two emotions "
+                "that could be mistaken for each other: set it to 0"
+            )
+        names = self.faces.names[rows]
+        part = np.ix_(rows, shown)
+        emotion[part] = mislabel(emotion[part], names, self.label_noise, self.seed)
+        return replace(self.faces, emotion=emotion)
+
     def _check(self, trainer: L.Trainer) -> None:
         method = self._method
         if method.task.classes:
@@ -179,7 +207,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
         trainer, views = self.trainer, self._method.views
         labeled: Stream = EndlessStream(len(self.labeled), self.seed, _LABELED)
         if self.class_balanced:
-            labeled = BalancedStream(self.faces.label[self.labeled], self.seed, _LABELED)
+            labeled = BalancedStream(self._taught.label[self.labeled], self.seed, _LABELED)
         sampler = TrainingSampler(
             labeled,
             EndlessStream(len(self.unlabeled), self.seed, _UNLABELED) if views.unlabeled else None,
@@ -221,23 +249,28 @@ class SemiSupervisedFaces(L.LightningDataModule):
 
     @property
     def labeled_target(self) -> Target:
-        """The labels of the run, (N, C) and (N, 2), in the order of ``Labeled.index``."""
-        return self._target(self.labeled)
+        """The labels of the run, (N, C) and (N, 2), in the order of ``Labeled.index``; with their noise."""
+        return self._target(self.labeled, self._taught)
+
+    @property
+    def labeled_truth(self) -> Target:
+        """The labels of the run without label noise, likewise. For the audit alone."""
+        return self._target(self.labeled, self.faces)
 
     @property
     def unlabeled_truth(self) -> Target:
         """What the unlabeled faces show, (N, C) and (N, 2), NaN where nobody knows. For the audit alone."""
-        return self._target(self.unlabeled)
+        return self._target(self.unlabeled, self.faces)
 
     @property
     def _method(self) -> Any:
         assert self.trainer is not None
         return self.trainer.lightning_module
 
-    def _target(self, rows: Positions) -> Target:
+    def _target(self, rows: Positions, faces: Faces) -> Target:
         """Return the targets of faces, in the order of the method's task."""
-        emotion = self.faces.emotion_in(self._method.task.taxonomy)[rows]
-        return Target(torch.from_numpy(emotion), torch.from_numpy(self.faces.valence_arousal[rows]))
+        emotion = faces.emotion_in(self._method.task.taxonomy)[rows]
+        return Target(torch.from_numpy(emotion), torch.from_numpy(faces.valence_arousal[rows]))
 
     def _evaluation_loader(self, rows: Positions, target: Target | None = None) -> "Loader":
         assert self.trainer is not None
@@ -245,7 +278,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
         sampler = EvaluationSampler(
             len(rows), max(1, self.eval_batch_size // world), self.trainer.global_rank, world
         )
-        target = self._target(rows) if target is None else target
+        target = self._target(rows, self.faces) if target is None else target
         batches = EvaluationBatches(self.faces, rows, target, self.image_size)
         return self._loader(batches, sampler, persistent=False)
 
@@ -268,13 +301,19 @@ class SemiSupervisedFaces(L.LightningDataModule):
         return {"taken": batches_taken(self.trainer), **self._identity()}
 
     def _identity(self) -> dict[str, Any]:
-        return {"split": self.split.sha256, "batch_size": self.batch_size, "mu": self.mu, "seed": self.seed}
+        return {
+            "split": self.split.sha256,
+            "batch_size": self.batch_size,
+            "mu": self.mu,
+            "seed": self.seed,
+            "label_noise": self.label_noise,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the run was, and refuse to do so on other faces.
 
         Raises:
-            DataError: if the checkpoint was trained on another split, seed or batch.
+            DataError: if the checkpoint was trained on another split, seed, batch or share of wrong labels.
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return

@@ -45,6 +45,7 @@ def test_a_finished_run_tells_where_it_comes_from(tmp_path, monkeypatch):
         "licence": "none needed",
         "labels": 28,
         "unlabeled": 112,
+        "label_noise": 0.0,
         "parameters": sum(p.numel() for p in trainer.lightning_module.student.parameters()),
         "finished": True,
         "steps": 10,

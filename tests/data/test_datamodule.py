@@ -1,4 +1,5 @@
 import multiprocessing
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -9,6 +10,7 @@ from faces import TINY, TinyFaces, quiet_trainer, tiny_data
 from fer_lightning.data.batch import Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.data.datasets.base import ArrayImages, DataError
+from fer_lightning.data.label_noise import mislabel
 from fer_lightning.data.splits import make_split
 from fer_lightning.data.views import View, WeakView
 from fer_lightning.errors import InputError
@@ -223,3 +225,112 @@ def test_continuous_task_needs_continuous_labels():
 
     with pytest.raises(DataError, match="no valence and arousal"):
         batches(tiny_data(dataset=NoMood()), Supervised(**TINY, targets="both"))
+
+
+def noisy(share, **options):
+    """A datamodule with wrong labels, and which of its labels are wrong."""
+    data = tiny_data(label_noise=share, labels_per_class=15, **options)
+    batches(data)
+    return data, data.labeled_target.label != data.labeled_truth.label
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+def test_label_noise_reaches_the_labeled_faces_and_nothing_else(class_balanced):
+    data, wrong = noisy(0.3, class_balanced=class_balanced, val="carved")
+    clean = tiny_data(labels_per_class=15, val="carved")
+    seen = batches(clean) and batches(data)
+    assert 0.15 < wrong.float().mean() < 0.45
+    assert torch.equal(clean.labeled_target.emotion, data.labeled_truth.emotion)
+    assert torch.equal(data.labeled_target.emotion.sum(1), torch.ones(len(wrong)))
+    assert torch.equal(clean.unlabeled_truth.emotion, data.unlabeled_truth.emotion)
+    assert torch.equal(clean.labeled_target.valence_arousal, data.labeled_target.valence_arousal)
+    labels = data.labeled_target.label
+    for batch in seen:
+        assert torch.equal(batch["labeled"].target.label, labels[batch["labeled"].index])
+    if class_balanced:  # by the labels that training sees, so as not to betray the true ones
+        drawn = torch.cat([batch["labeled"].target.label for batch in seen])
+        assert torch.bincount(drawn).tolist() == [10] * 7
+    (refreshed, *_) = list(data.labeled_loader())
+    real = refreshed.index >= 0
+    assert torch.equal(refreshed.target.label[real], labels[refreshed.index[real]])
+    for part, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+        for batch in loader:
+            real = batch.index >= 0
+            truth = torch.from_numpy(data.faces.label[getattr(data, part)])
+            assert torch.equal(batch.target.label[real], truth[batch.index[real]])
+
+
+def test_label_noise_is_drawn_by_seed_and_name():
+    data, wrong = noisy(0.3)
+    names = data.faces.names[data.labeled]
+    larger, also = noisy(0.6)
+    assert torch.equal(larger.labeled_target.emotion[wrong], data.labeled_target.emotion[wrong])
+    assert also[wrong].all()
+    assert also.sum() > wrong.sum()
+
+    smaller = tiny_data(label_noise=0.3, labels_per_class=4)
+    batches(smaller)
+    place = {name: i for i, name in enumerate(names)}
+    for name, label in zip(
+        smaller.faces.names[smaller.labeled], smaller.labeled_target.label.tolist(), strict=True
+    ):
+        assert label == data.labeled_target.label[place[name]]
+
+    class Shuffled(TinyFaces):
+        def load(self, image_size):
+            faces = super().load(image_size)
+            order = np.random.default_rng(1).permutation(len(faces))
+            rows = {"names", "partition", "emotion", "valence_arousal"}
+            return replace(
+                faces,
+                images=ArrayImages(faces.images.pixels.numpy()[order]),
+                **{row: getattr(faces, row)[order] for row in rows},
+            )
+
+    other, _ = noisy(0.3, dataset=Shuffled())
+    for name, label in zip(other.faces.names[other.labeled], other.labeled_target.label, strict=True):
+        assert label == data.labeled_target.label[place[name]]
+
+    _, of_seed_1 = noisy(0.3, seed=1)
+    assert not torch.equal(of_seed_1, wrong)
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 105, 105)])
+def test_label_noise_of_nobody_and_of_everybody(share, least, most):
+    _, wrong = noisy(share)
+    assert least <= wrong.sum() <= most
+
+
+def test_every_wrong_emotion_is_as_likely():
+    emotion = np.eye(7, dtype=np.float32)[np.full(6000, 2)]
+    names = np.array([f"face{i}" for i in range(6000)])
+    counts = np.bincount(mislabel(emotion, names, 0.5, seed=0).argmax(1), minlength=7)
+    assert counts[2] == pytest.approx(3000, abs=200)  # five deviations
+    assert np.delete(counts, 2) == pytest.approx(np.full(6, 500), abs=110)
+
+
+def test_label_noise_leaves_unknown_emotions_unknown_and_others_soft():
+    emotion = np.array([[np.nan, np.nan], [0.3, 0.7], [0.6, 0.4]] * 20, np.float32)
+    names = np.array([f"face{i}" for i in range(60)])
+    given = emotion.copy()
+    everybody = mislabel(emotion, names, 1.0, seed=0)
+    np.testing.assert_array_equal(emotion, given)
+    np.testing.assert_array_equal(everybody[:3], np.array([[np.nan, np.nan], [1, 0], [0, 1]], np.float32))
+    np.testing.assert_array_equal(mislabel(emotion, names, 0.0, seed=0), emotion)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_impossible_label_noise_is_named(share):
+    with pytest.raises(InputError, match=r"--data.label_noise is"):
+        tiny_data(label_noise=share)
+
+
+def test_label_noise_needs_emotions_to_confuse():
+    class OneEmotion(TinyFaces):
+        def load(self, image_size):
+            faces = super().load(image_size)
+            faces.emotion[:] = np.eye(7, dtype=np.float32)[3]
+            return faces
+
+    with pytest.raises(InputError, match="no two emotions"):
+        batches(tiny_data(dataset=OneEmotion(), label_noise=0.1, labels_per_class=None), Supervised(**TINY))
