@@ -19,11 +19,12 @@ class FlexMatch(FixMatch):
     surer than ``tau`` of c, over the largest such number (see ``CurriculumThreshold``). In the first steps
     all thresholds are 0, so every face is believed.
 
-    Code (USB, microsoft/Semi-supervised-learning) / TorchSSL / ours, where they differ:
+    Paper (recalled, not re-read) / code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:
 
-    - ``beta`` is computed: after the masking / at the start of the step / as USB
-    - what the pool is sure of: kept by every process for itself / the same / gathered from all
-    - weak view: as in FixMatch
+    - ``beta`` is computed: at the start of the step, as in TorchSSL / after the masking / as USB
+    - while all faces of the pool say the same: nothing is said / ``beta`` rests / as USB
+    - what the pool is sure of, with several processes: not said / kept by each for itself / of all
+    - weak view and its forward: as in FixMatch
 
     Args:
         tau: confidence from which a face counts as learnt, and the highest threshold.

@@ -22,12 +22,13 @@ class FreeMatch(SemiSupervised):
     confidence and of the probabilities (see ``SelfAdaptiveThreshold``), which take in a batch before it is
     judged; ``l_f`` is the self-adaptive fairness of the believed faces' strong views.
 
-    Code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:
+    Paper (recalled, not re-read) / code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:
 
-    - ``lambda_e``: 0.01 by default, 0.001 in its configurations for images / 0.001
-    - running means: of every process for itself / of the batch of all
-    - options to clip the threshold and to follow a quantile: there, both off / left out
-    - weak view: as in FixMatch
+    - ``lambda_e``: not recalled / 0.01 by default, 0.001 in its configurations for images / 0.001
+    - running means, with several processes: not said / of each for itself / of all
+    - options to clip the threshold and to follow a quantile: none / there, both off / none
+    - fairness of a class that no accepted face is answered with: not said / 0 / as USB
+    - weak view and its forward: as in FixMatch
 
     With ``targets: both``, valence and arousal are believed wherever the emotion is, and weighted alike.
 

@@ -17,8 +17,9 @@ class PseudoLabel(SemiSupervised):
     """Pseudo-Label: believe a confident answer, and teach it to the very view it was given to.
 
     Lee, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks",
-    ICML 2013 workshop, in the form that USB (Wang et al. 2022, https://arxiv.org/abs/2208.07204) compares
-    with: ``l_s + lambda_u w(t) l_u``, where ``l_u`` is the mean over the whole unlabeled batch of
+    ICML 2013 workshop, http://deeplearning.net/wp-content/uploads/2013/03/pseudo_label_final.pdf, in the
+    form that USB (Wang et al. 2022, https://arxiv.org/abs/2208.07204) compares with:
+    ``l_s + lambda_u w(t) l_u``, where ``l_u`` is the mean over the whole unlabeled batch of
     ``1[max p >= tau] H(argmax p, p)``, both of one weak view, and ``w(t) = clip(t / (ramp T), 0, 1)``.
 
     Paper (recalled, not re-read) / code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:

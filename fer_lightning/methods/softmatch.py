@@ -23,13 +23,13 @@ class SoftMatch(SemiSupervised):
     mean and 1 above (see ``GaussianWeight``). The confidence is that of the aligned answer ``DA(q)``, while
     the belief is that of ``q`` itself.
 
-    Code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:
+    Paper (recalled, not re-read) / code (USB, microsoft/Semi-supervised-learning) / ours, where they differ:
 
-    - target of the alignment: uniform, as in the paper / the shares of the labels, because expressions are
-      far from balanced and a uniform target moves weight from happy faces to fear and disgust; ``da_target``
-    - mean, variance and alignment: of every process for itself / of the batch of all
-    - option of a mean and variance per class: there, off / left out
-    - weak view: as in FixMatch
+    - target of the alignment: uniform / the same / the shares of the labels, because expressions are far
+      from balanced and a uniform target moves weight from happy faces to fear and disgust; see ``da_target``
+    - mean, variance and alignment, with several processes: not said / of each for itself / of all
+    - option of a mean and variance per class: none / there, off / none
+    - weak view and its forward: as in FixMatch
 
     With ``targets: both``, valence and arousal are believed wherever the emotion is, and weighted alike.
 

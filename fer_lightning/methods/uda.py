@@ -26,8 +26,9 @@ class UDA(SemiSupervised):
     signal annealing, a labeled face is left out of ``l_s`` while the probability of its label exceeds
     ``signal_threshold``.
 
-    The paper's symbols are recalled; the equations follow the official code (google-research/uda,
-    image/main.py), which was read. Official code / USB / ours, where they differ:
+    The paper's symbols are recalled, not re-read; the equations follow its official code
+    (google-research/uda, image/main.py), which was read, as was USB's (microsoft/Semi-supervised-learning).
+    Official code / USB / ours, where they differ:
 
     - ``l_u``: Kullback-Leibler divergence / cross-entropy / as USB, of the same gradient
     - a confidence equal to ``beta``: rejected / accepted / accepted
@@ -35,7 +36,7 @@ class UDA(SemiSupervised):
     - ``l_s`` under annealing is the mean over: the faces left / all / the faces left
     - entropy minimisation of the weak view: an option, off / none / none
     - learning rate: cosine to 0.004 of it after a warm-up / ``cos(7 pi k / 16 K)`` / that of the options
-    - weak view: as in FixMatch
+    - weak view and its forward: as in FixMatch
 
     With ``targets: both``, valence and arousal are believed wherever the emotion is, and weighted alike;
     annealing leaves their labels in.
@@ -45,7 +46,7 @@ class UDA(SemiSupervised):
         temperature: of the target, over 0; below 1 sharpens it; of the same script.
         lambda_u: weight of the unlabeled loss.
         annealing: of the training signal: how its threshold rises over the run, ``none`` to use every label;
-            the paper advises ``exp`` for few labels, ``log`` for many.
+            the paper advises (recalled) ``exp`` for few labels, ``log`` for many.
         **chassis: options of every method.
     """
 
