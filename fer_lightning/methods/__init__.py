@@ -10,6 +10,7 @@ from fer_lightning.methods.freematch import FreeMatch
 from fer_lightning.methods.mean_teacher import MeanTeacher
 from fer_lightning.methods.mixmatch import MixMatch
 from fer_lightning.methods.pseudo_label import PseudoLabel
+from fer_lightning.methods.scl_uerm_arm import SCLUERMARM
 from fer_lightning.methods.simmatch import SimMatch
 from fer_lightning.methods.sit_fer import SITFER
 from fer_lightning.methods.softmatch import SoftMatch
@@ -19,6 +20,7 @@ from fer_lightning.methods.uda import UDA
 
 __all__ = [
     "DTASNL",
+    "SCLUERMARM",
     "SITFER",
     "SSER",
     "UDA",

@@ -19,6 +19,20 @@ class ResizedOnLoad(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def last_of_each(index: Tensor, faces: int) -> Tensor:
+    """Return the number of the last row with the same position, (B,) int64, for each of the B rows.
+
+    Whoever writes the rows it names writes the same for all rows of a position, so that it does not matter
+    which of them a GPU writes last.
+
+    Args:
+        index: (B,) int64 positions.
+        faces: how many positions there are.
+    """
+    row = torch.arange(len(index), device=index.device)
+    return row.new_zeros(faces).scatter_reduce(0, index, row, "amax")[index]
+
+
 class _Rows(ResizedOnLoad):
     """N rows of an embedding and a distribution over the emotions; all 0 before they are written."""
 
@@ -66,9 +80,7 @@ class FaceMemory(_Rows):
             probability: (B, C) any float type.
         """
         index, features, probability = gather(index, features, probability)
-        row = torch.arange(len(index), device=index.device)
-        # Rows of one position all write the same, so it does not matter which of them a GPU writes last.
-        last = row.new_zeros(len(self.written)).scatter_reduce(0, index, row, "amax")[index]
+        last = last_of_each(index, len(self.written))
         self.features[index] = features[last].to(self.features.dtype)
         self.probability[index] = probability[last].to(self.probability.dtype)
         self.written[index] = True
