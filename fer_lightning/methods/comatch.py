@@ -27,17 +27,16 @@ class CoMatch(SemiSupervised):
     unlabeled batch of ``1[max p >= tau] H(p, p(strong 1))``, with the soft p; ``l_c`` makes the graph of the
     embeddings of two strong views that of the beliefs, whose edges have ``p_i . p_j >= tau_c``.
 
-    =========  =====================  =========================  =========================================
-    what       paper                  their code (CIFAR)         ours
-    =========  =====================  =========================  =========================================
-    smoothing  from the start         once `queue_batches` are   once the queue is full, i.e. then too
-                                      seen or an epoch is over
-    DA's aim   uniform                uniform                    the labels' shares; `da_target: uniform`
-    weak pass  in the joint batch     in the joint batch         of its own, without gradient
-    log S      log S                  log (S + 1e-7)             log S
-    graph      of the batch           of the batch               of each device's batch; the queue and
-                                                                 the alignment are of all devices
-    =========  =====================  =========================  =========================================
+    =========  =================================  ===================================================
+    what       their code (CIFAR)                 ours
+    =========  =================================  ===================================================
+    smoothing  after `queue_batches` steps        once the queue is full, so then too
+    DA         to uniform                         to the labels' shares; `da_target: uniform`
+    weak pass  in the joint batch                 of its own, without gradient
+    L_c        log (S + 1e-7)                     log S, as in the paper
+    devices    one                                a graph of each device's batch; the queue and the
+                                                  alignment are of all devices
+    =========  =================================  ===================================================
 
     USB's configurations average three projection heads (EPASS), which is another paper. With ``targets:
     both``, valence and arousal are believed, unsmoothed, wherever the emotion is.

@@ -32,9 +32,9 @@ class MixMatch(SemiSupervised):
     alpha     0.75                       0.5                     0.5
     ramp      linear, 16000 steps        linear, 0.4 of the run  as USB; `ramp`
     mu        1                          1 (needed)              any; 1 in the YAML
-    BN        interleaved batches, all   the first chunk of the  all passes move the running
-              from one population        mixtures alone moves    statistics: the guess's and
-                                         the statistics          the mixtures'
+    BN        (code) interleaved, the    the labeled mixtures    all passes move the running
+              first chunk moves the      alone move the running  statistics: the guess's and
+              running statistics         statistics              the mixtures'
     ========  =========================  ======================  =========================
 
     With ``joint_forward`` all views are guessed in one pass and all mixtures learnt in one; else labeled and

@@ -31,13 +31,15 @@ class SimMatch(SemiSupervised):
     =========  ====================  ==========================  =========================================
     what       their code            USB (CIFAR)                 ours
     =========  ====================  ==========================  =========================================
-    teacher    EMA network           the student, its bank       the EMA teacher (eval mode); without
+    teacher    EMA network (EMAN)    the student, its bank       the EMA teacher (eval mode); without
                                      smoothed (momentum 0.7)     `ema_decay` the student, bank unsmoothed
     bank       unit rows             normalised over the batch   unit rows
                                      (a bug without a teacher)
-    begins     at once               after the first epoch       once every labeled face is in the bank
-    DA's aim   uniform               uniform                     the labels' shares; `da_target: uniform`
-    tau, l_u   0.7, 10 (ImageNet)    0.95, 1                     as USB
+    begins     when a flag says so   after the first epoch       once every labeled face is in the bank
+    DA         to uniform, 256       to uniform, 32 batches      to the labels' shares, 32 batches;
+               batches, off by flag                              `da_target: uniform`
+    tau,       0.7, 10 (ImageNet)    0.95, 1                     as USB
+    lambda_u
     =========  ====================  ==========================  =========================================
 
     Labels may be soft: then y_n is a distribution, and ``p(y_n)`` an expectation. With ``targets: both``,
