@@ -76,11 +76,6 @@ def accept(
     return sure & (p_mod.argmax(-1) == p_img.argmax(-1))
 
 
-def sharpen(p: Tensor, T: float) -> Tensor:
-    """Return ``p^(1/T)``, normalised, (B, C): MixMatch (Berthelot et al. 2019, arXiv 1905.02249, eq. 7)."""
-    return (p.log() / T).softmax(-1)
-
-
 def stratified(label: Tensor, most: int) -> Tensor:
     """Choose faces in the proportions of their classes, always the same ones.
 

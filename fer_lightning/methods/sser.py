@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fer_lightning.coupling import Coupling, accept, couple, image_evidence, sharpen, stratified
+from fer_lightning.coupling import Coupling, accept, couple, image_evidence, stratified
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.losses.entropy import entropy
@@ -24,7 +24,7 @@ from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up, stage_at
 from fer_lightning.models.labeled_bank import LabeledBank
 from fer_lightning.models.network import FaceNetwork
-from fer_lightning.pseudo_labels import PseudoLabels
+from fer_lightning.pseudo_labels import PseudoLabels, sharpen
 from fer_lightning.task import as_target
 
 
@@ -32,10 +32,11 @@ class SSER(SemiSupervised):
     """SSER, a reconstruction: believe what models and similar labeled faces say together, stage after stage.
 
     Pan, Shao, Xiong, Lei, Huang, Beckman, Hu, "SSER: Semi-Supervised Emotion Recognition Based on Triplet
-    Loss and Pseudo Label", Knowledge-Based Systems 2024. Only its abstract is public: no equation, number or
-    code. So this is a reconstruction clause by clause, and its results are none of the paper's::
+    Loss and Pseudo Label", Knowledge-Based Systems 2024, https://www.aminer.org/pub/65e6c51313fb2c6cf6260b1f.
+    Only the paper's abstract is public: no equation, number or code. So this is a reconstruction, clause by
+    clause, and what it scores is no result of the paper::
 
-        abstract                                  here (our choice)
+        paper's abstract                          ours
         "multiple activation channels as a        last feature maps, K x hw, Frobenius norm 1; batch-all
           matrix", triplet loss (AMT)               triplets of squared distances, margin m
         "complementary information from images"   p_img: labels of the k nearest labeled faces by activation
@@ -45,7 +46,8 @@ class SSER(SemiSupervised):
         "coupling effect", "high-confidence"      p_ci ~ p_mod p_img / prior, believed if max p_ci >= tau_ci
                                                     and both name the same emotion
         "entropy minimization and consistency     target p_ci^(1/T); lambda_u H(target, strong view) and
-          regularization"                           lambda_e H(strong view), which rises over stage 1
+          regularization"                           lambda_e H(strong view), which rises over the first
+                                                    fifth of stage 1
 
     Stage 0 learns from the labels alone: ``supervised + lambda_amt AMT``. Discrete emotions only; with
     ``targets: both``, valence and arousal are believed wherever the emotion is, as the models say them. Both
@@ -78,7 +80,7 @@ class SSER(SemiSupervised):
     about = About(
         name="SSER (reconstruction)",
         paper="Pan et al. 2024",
-        url="https://www.aminer.org/pub/65e6c513",
+        url="https://www.aminer.org/pub/65e6c51313fb2c6cf6260b1f",
         believes="models and similar labeled faces where they agree, if surer together than `tau_ci`",
         learns="the strong view, its entropy, triplets of activation matrices",
         state="the network of the stage before, its bank of labeled faces",
