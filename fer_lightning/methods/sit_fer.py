@@ -41,10 +41,11 @@ class SITFER(SemiSupervised):
     test            p^                              weighted mean of probabilities
     ==============  ==============================  ==================================================
 
-    Our ``code`` differs in that unlabeled faces ask the memory before the labeled faces of the step are in
-    it. Features of unit length have logits no longer than the weights of the head, so that acceptance begins
-    once those have grown. The student fills the memory; an EMA teacher (the paper has none) asks it when it
-    is served, as the average of the students that wrote it.
+    Differences: the default anchors are a ``simplex``, which needs no download; for the paper's, take
+    ``open_clip``. In ``code``, unlabeled faces ask the memory before the labeled faces of the step are in it.
+    The student fills the memory; an EMA teacher (the paper has none) asks it when it is served, as the average
+    of the students that wrote it. Features of unit length have logits no longer than the weights of the head,
+    so acceptance begins once those have grown. Labels alone (``labeled_only_steps``) teach the text as well.
 
     Args:
         mode: ``paper`` or ``code``; set ``text_anchor`` beside it.

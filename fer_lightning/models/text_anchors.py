@@ -127,16 +127,19 @@ def _sentences(
     emotions: Sequence[str], prompts: Sequence[str], phrases: Mapping[str, Sequence[str]]
 ) -> list[list[str]]:
     """All prompts of each emotion."""
+    prompts = _several(prompts)
     if not prompts or any("{expression}" not in prompt for prompt in prompts):
-        raise InputError(
-            f"--model.text_encoder.prompts must be templates that hold {{expression}}, not {list(prompts)}"
-        )
+        raise InputError(f"--model.text_encoder.prompts must be templates with {{expression}}, not {prompts}")
     if unknown := set(phrases) - set(emotions):
         raise InputError(
             f"--model.text_encoder.phrases names {sorted(unknown)}, not among {', '.join(emotions)}"
         )
-    words = {e: phrases.get(e) or [WORDS.get(e, e)] for e in emotions}
+    words = {e: _several(phrases.get(e) or WORDS.get(e, e)) for e in emotions}
     return [[p.replace("{expression}", word) for p in prompts for word in words[e]] for e in emotions]
+
+
+def _several(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _of_text(

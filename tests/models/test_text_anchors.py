@@ -243,6 +243,12 @@ def test_packaged_sentence_encoder():
     assert 0 < happy @ sad < 1
 
 
+def test_one_prompt_or_phrase_needs_no_list():
+    listed = module._sentences(["fear"], ["a {expression} face"], {"fear": ["scared"]})
+    assert module._sentences(["fear"], "a {expression} face", {"fear": "scared"}) == listed
+    assert listed == [["a scared face"]]
+
+
 def test_prompt_files_name_emotions_and_hold_templates():
     files = sorted((EXPERIMENTS / "prompts").glob("*.yaml"))
     assert files
