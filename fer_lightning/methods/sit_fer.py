@@ -43,7 +43,7 @@ class SITFER(SemiSupervised):
 
     Differences: the default anchors are a ``simplex``, which needs no download; for the paper's, take
     ``open_clip``. In ``code``, unlabeled faces ask the memory before the labeled faces of the step are in it.
-    The student fills the memory; an EMA teacher (the paper has none) asks it when it is served, as the average
+    The student fills the memory; an EMA teacher (the paper has none) asks it when served, as the average
     of the students that wrote it. Features of unit length have logits no longer than the weights of the head,
     so acceptance begins once those have grown. Labels alone (``labeled_only_steps``) teach the text as well.
 
