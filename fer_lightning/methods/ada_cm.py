@@ -29,9 +29,9 @@ class AdaCM(SemiSupervised):
     emotion c that it recognises, ``T_c = max(floor, beta / (1 + gamma**-t) mean_{S_c} max p)``:
     ``lambda_x CE(labeled) + lambda_u CE(I) + lambda_s NT-Xent(II)``.
 
-    Differences from the official code::
+    What the paper's text leaves open is as in its code. Differences from that code::
 
-                            official code                  here
+                            official code                  ours
         gradient of NT-Xent none in the first release      through both weak views, as in its later fix
         margin pass         augmented, last batch dropped  every labeled face once, as it is
         shrinking           also of BN's statistics        of parameters alone

@@ -27,7 +27,7 @@ class DTASNL(SemiSupervised):
     it are the three parts, from second hand the EMA teacher and the balanced sampling; every formula is taken
     from the nearest published work, and no number of this class is a number of the paper::
 
-        abstract                                    here
+        abstract                                    ours
         local attention, random dropout of maps     LANets, one of whose maps is dropped (TransFER)
         dynamic threshold adjustment                Ada-CM's margin of running means: ``DynamicThreshold``
         selective negative learning: complementary  emotions the teacher finds less likely than ``tau_n``
