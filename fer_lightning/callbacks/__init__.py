@@ -18,6 +18,7 @@ from fer_lightning.callbacks.figures import log_figure, run_directory
 from fer_lightning.callbacks.interrupt import Interrupted, SaveOnInterrupt
 from fer_lightning.callbacks.predictions import PredictionWriter
 from fer_lightning.callbacks.provenance import RunRecord, SaveRunConfig
+from fer_lightning.callbacks.relabel_audit import RelabelAudit
 from fer_lightning.callbacks.run_logger import RunLogger
 from fer_lightning.callbacks.test_table import TestTable
 from fer_lightning.callbacks.view_picture import ViewPicture
@@ -33,6 +34,7 @@ __all__ = [
     "NotWritten",
     "PredictionWriter",
     "PseudoLabelAudit",
+    "RelabelAudit",
     "RunLogger",
     "RunRecord",
     "SafeCheckpointIO",
@@ -66,6 +68,7 @@ def run_callbacks(run_dir: Path, every_n_steps: int | None = None) -> list[Callb
         LearningRateMonitor(logging_interval="step"),
         ViewPicture(),
         PseudoLabelAudit(run_dir),
+        RelabelAudit(run_dir),
         EvaluationFigures(),
         PredictionWriter(run_dir),
         TestTable(run_dir),
