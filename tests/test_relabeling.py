@@ -86,3 +86,16 @@ def test_labels_survive_reloading():
     opened.load_state_dict(module.state_dict())
     for name, value in module.state_dict().items():
         assert torch.equal(getattr(opened, name), value), name
+
+
+def test_two_ranks_decide_as_one_of_their_common_batch(monkeypatch):
+    """The uncertain faces are those of the global batch, here all on the second rank."""
+    batch = (torch.arange(6), torch.cat([P, P]), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.2, 0.1]))
+    whole = relabeling((0, 1, 0) * 2, low_only=True)
+    whole.propose(*batch)
+    assert whole.pending.tolist() == [0, 1, 0, 0, 1, 1]
+    monkeypatch.setattr("fer_lightning.relabeling.gather", lambda *rows: list(batch))
+    for part in (slice(0, 3), slice(3, 6)):
+        rank = relabeling((0, 1, 0) * 2, low_only=True)
+        rank.propose(*(rows[part] for rows in batch))
+        assert torch.equal(rank.pending, whole.pending)
