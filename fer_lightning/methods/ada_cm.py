@@ -10,11 +10,11 @@ from torch.nn.functional import normalize
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.losses.contrastive import supervised_contrastive
-from fer_lightning.margins import class_margin, recognised
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.network import FaceNetwork, Pool
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.margins import class_margin, recognised
 from fer_lightning.task import Output, as_target
 
 

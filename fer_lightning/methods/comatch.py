@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fer_lightning.alignment import DistributionAlignment
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.losses.graph import graph_contrastive, pseudo_label_graph
@@ -14,6 +13,7 @@ from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.memory import Queue, aggregate, similarity
 from fer_lightning.models.network import FaceNetwork
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 from fer_lightning.task import as_target
 
 

@@ -9,13 +9,13 @@ from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.distributed import total
 from fer_lightning.errors import InputError
 from fer_lightning.losses.negative import negative_learning
-from fer_lightning.margins import DynamicThreshold
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.local_attention import Drop, LocalAttention
 from fer_lightning.models.network import FaceNetwork, Pool
-from fer_lightning.negative_labels import improbable, outside_top, places, smallest_k
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.complementary import improbable, outside_top, places, smallest_k
+from fer_lightning.pseudo_labels.margins import DynamicThreshold
 from fer_lightning.task import as_target
 
 

@@ -6,8 +6,8 @@ from fer_lightning.data.batch import Unlabeled
 from fer_lightning.methods.about import About
 from fer_lightning.methods.fixmatch import FixMatch
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.thresholds import CurriculumThreshold
 from fer_lightning.task import as_target
-from fer_lightning.thresholds import CurriculumThreshold
 
 
 class FlexMatch(FixMatch):

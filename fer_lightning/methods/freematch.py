@@ -9,8 +9,8 @@ from fer_lightning.losses.fairness import self_adaptive_fairness
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.thresholds import SelfAdaptiveThreshold
 from fer_lightning.task import as_target
-from fer_lightning.thresholds import SelfAdaptiveThreshold
 
 
 class FreeMatch(SemiSupervised):

@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fer_lightning.alignment import DistributionAlignment
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.losses.classification import soft_cross_entropy
@@ -14,6 +13,7 @@ from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.memory import FaceMemory, aggregate, similarity, similarity_logits, unfold
 from fer_lightning.models.network import FaceNetwork
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 from fer_lightning.task import as_target
 
 
@@ -29,7 +29,7 @@ class SimMatch(SemiSupervised):
     ``1[max p' >= tau] H(p', p(strong))``, with the soft p'.
 
     =========  ====================  ==========================  =========================================
-    what       their code            USB (CIFAR)                 ours
+    what       code of the paper     USB (CIFAR)                 ours
     =========  ====================  ==========================  =========================================
     teacher    EMA network (EMAN)    the student, its bank       the EMA teacher (eval mode); without
                                      smoothed (momentum 0.7)     `ema_decay` the student, bank unsmoothed

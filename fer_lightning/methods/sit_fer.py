@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.distributed import gather
 from fer_lightning.errors import InputError
-from fer_lightning.levels import LEVELS, SETTINGS, InstanceLevel, TextLevel
 from fer_lightning.losses.classification import soft_cross_entropy
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.network import FaceNetwork, Pool
 from fer_lightning.models.text_anchors import TextAnchor, text_anchors
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.levels import LEVELS, SETTINGS, InstanceLevel, TextLevel
 from fer_lightning.task import Output, Prediction, as_target
 
 

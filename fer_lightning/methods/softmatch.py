@@ -4,14 +4,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from fer_lightning.alignment import DistributionAlignment
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels.alignment import DistributionAlignment
+from fer_lightning.pseudo_labels.thresholds import GaussianWeight
 from fer_lightning.task import as_target
-from fer_lightning.thresholds import GaussianWeight
 
 
 class SoftMatch(SemiSupervised):

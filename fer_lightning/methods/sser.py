@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fer_lightning.coupling import Coupling, accept, couple, image_evidence, stratified
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.losses.entropy import entropy
@@ -25,6 +24,7 @@ from fer_lightning.methods.schedules import ramp_up, stage_at
 from fer_lightning.models.labeled_bank import LabeledBank
 from fer_lightning.models.network import FaceNetwork
 from fer_lightning.pseudo_labels import PseudoLabels, sharpen
+from fer_lightning.pseudo_labels.coupling import Coupling, accept, couple, image_evidence, stratified
 from fer_lightning.task import as_target
 
 

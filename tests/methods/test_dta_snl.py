@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
 from fer_lightning.errors import InputError
-from fer_lightning.margins import class_margin
 from fer_lightning.methods import DTASNL
 from fer_lightning.models.local_attention import LocalAttention
 from fer_lightning.models.network import Pool
+from fer_lightning.pseudo_labels.margins import class_margin
 
 
 def dta_snl(**options: Any) -> DTASNL:

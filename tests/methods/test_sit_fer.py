@@ -6,10 +6,10 @@ from faces import TINY, quiet_trainer, tiny_data
 import fer_lightning
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
 from fer_lightning.errors import InputError
-from fer_lightning.levels import SETTINGS
 from fer_lightning.methods import SITFER
 from fer_lightning.methods import sit_fer as module
 from fer_lightning.pseudo_labels import PseudoLabels
+from fer_lightning.pseudo_labels.levels import SETTINGS
 
 PLAIN = {"ema_decay": 0.0, "joint_forward": False, "dropout": 0.5}
 

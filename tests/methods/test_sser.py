@@ -5,13 +5,13 @@ import pytest
 import torch
 from faces import TINY, TinyFaces, quiet_trainer, tiny_data
 
-from fer_lightning.coupling import accept, couple, image_evidence
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
 from fer_lightning.errors import InputError
 from fer_lightning.losses.entropy import entropy
 from fer_lightning.losses.triplet import activation_matrix, class_distance, squared_distance, triplet_loss
 from fer_lightning.methods import SSER
 from fer_lightning.pseudo_labels import PseudoLabels, sharpen
+from fer_lightning.pseudo_labels.coupling import accept, couple, image_evidence
 from fer_lightning.task import as_target
 
 

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from fer_lightning import alignment
-from fer_lightning.alignment import DistributionAlignment
+from fer_lightning.pseudo_labels import alignment
+from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
 FORMS = pytest.mark.parametrize("form", ["ema", "queue"])

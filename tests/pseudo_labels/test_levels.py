@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fer_lightning.errors import InputError
-from fer_lightning.levels import LEVELS, SETTINGS, InstanceLevel, TextLevel, nearest_by_class
+from fer_lightning.pseudo_labels.levels import LEVELS, SETTINGS, InstanceLevel, TextLevel, nearest_by_class
 
 UNIT = torch.nn.functional.normalize
 

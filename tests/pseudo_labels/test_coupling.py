@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fer_lightning.coupling import accept, couple, image_evidence, smooth, stratified
 from fer_lightning.pseudo_labels import sharpen
+from fer_lightning.pseudo_labels.coupling import accept, couple, image_evidence, smooth, stratified
 
 UNIFORM = torch.full((7,), 1 / 7)
 COUPLINGS = ["product", "mean", "agreement", "model", "image"]

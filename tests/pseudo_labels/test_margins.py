@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fer_lightning.margins import DynamicThreshold, class_margin, ramp, recognised
+from fer_lightning.pseudo_labels.margins import DynamicThreshold, class_margin, ramp, recognised
 
 GOLDEN = [0.709, 0.854, 0.924, 0.953, 0.964, 0.968, 0.969, 0.970]
 
@@ -56,7 +56,9 @@ def test_nobody_recognised():
 
 
 def test_ranks_are_summed(monkeypatch):
-    monkeypatch.setattr("fer_lightning.margins.total", lambda *sums: [3 * each for each in sums])
+    monkeypatch.setattr(
+        "fer_lightning.pseudo_labels.margins.total", lambda *sums: [3 * each for each in sums]
+    )
     sums, counts = recognised([(torch.tensor([[0.75, 0.25]]), torch.tensor([0]))])
     assert (sums.tolist(), counts.tolist()) == ([2.25, 0], [3, 0])
 

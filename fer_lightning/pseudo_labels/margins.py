@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_lightning.distributed import total
-from fer_lightning.thresholds import SelfAdaptiveThreshold
+from fer_lightning.pseudo_labels.thresholds import SelfAdaptiveThreshold
 
 Answers = Iterable[tuple[Tensor, Tensor]]
 """Batches of (B, C) float32 probabilities and (B,) int64 labels."""

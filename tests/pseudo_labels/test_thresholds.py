@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from fer_lightning import thresholds
-from fer_lightning.thresholds import CurriculumThreshold, GaussianWeight, SelfAdaptiveThreshold
+from fer_lightning.pseudo_labels import thresholds
+from fer_lightning.pseudo_labels.thresholds import CurriculumThreshold, GaussianWeight, SelfAdaptiveThreshold
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
 UNSURE = torch.full((1, 3), 1 / 3), torch.tensor([0])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer_lightning.negative_labels import improbable, outside_top, places, smallest_k
+from fer_lightning.pseudo_labels.complementary import improbable, outside_top, places, smallest_k
 
 
 def draw(rows=50, classes=7):
