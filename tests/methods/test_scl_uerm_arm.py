@@ -203,13 +203,19 @@ def test_labels_change_from_their_epoch_on_and_survive_reloading(tmp_path):
 
 
 def test_more_wrong_labels_are_repaired_than_right_ones_broken(tmp_path):
-    data = tiny_data(labels_per_class=15, label_noise=0.2, class_balanced=True)
-    model = method(relabel_epoch=3, semi_supervised=False, lr=0.03)
-    quiet_trainer(tmp_path, max_epochs=8, limit_val_batches=0).fit(model, data)
-    truth, given = data.labeled_truth.label, data.labeled_target.label
-    learnt = model.relabeling.labels_current
+    """Over three seeds, since a hundred steps of a tiny network differ from each other."""
+    truth, given, learnt = [], [], []
+    for seed in range(3):
+        data = tiny_data(labels_per_class=15, label_noise=0.2, class_balanced=True, seed=seed)
+        L.seed_everything(3 + seed, verbose=False)
+        model = SCLUERMARM(**TINY, relabel_epoch=6, semi_supervised=False)
+        quiet_trainer(tmp_path, max_epochs=20, limit_val_batches=0).fit(model, data)
+        truth.append(data.labeled_truth.label)
+        given.append(data.labeled_target.label)
+        learnt.append(model.relabeling.labels_current)
+    truth, given, learnt = map(torch.cat, (truth, given, learnt))
     wrong = given != truth
-    assert wrong.sum() > 10
+    assert wrong.sum() > 50
     repaired = (learnt == truth)[wrong].float().mean()
     broken = (learnt != truth)[~wrong].float().mean()
     assert repaired > broken + 0.2
