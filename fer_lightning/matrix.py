@@ -342,7 +342,25 @@ def _row(cell: Cell) -> dict[str, object]:
         for metric, value in tested.get(checkpoint, {}).items():
             if metric not in ("checkpoint", "epoch", "step") and value:
                 row[f"{prefix}/{metric}"] = float(value)
-    return row
+    return row | _while_training(cell.directory)
+
+
+def _while_training(directory: Path) -> dict[str, object]:
+    """Return the score that chose the epoch, and how much was believed in the last one, and rightly so."""
+    scores = [line["val/score"] for line in _lines(directory / "metrics.csv") if line.get("val/score")]
+    found: dict[str, object] = {"val/score": max(map(float, scores))} if scores else {}
+    believed = [line for line in _lines(directory / "pseudo_labels.csv") if line["emotion"] == "all"]
+    for column in ("coverage", "purity"):
+        if believed and believed[-1][column]:
+            found[f"audit/{column}"] = float(believed[-1][column])
+    return found
+
+
+def _lines(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
 
 
 class _Processes:

@@ -28,6 +28,8 @@ HEADLINE = {
     "ccc_arousal": "CCC arousal",
 }
 """The metrics that a table shows, where any row has them, and their headings; a row has fractions for %."""
+TRAINING = {"audit/coverage": "coverage %", "audit/purity": "purity %"}
+"""Likewise, of the pseudo-labels of the last epoch: share of the faces, and share of them that was right."""
 NOT_RUN = "not run"
 
 
@@ -93,12 +95,17 @@ def summarise(rows: Sequence[Row], planned: Iterable[str] = ()) -> Summary:
     columns = {f"selected/{metric}": HEADLINE[metric] for metric in metrics or ("accuracy", "uar", "ece")}
     if "selected/accuracy" in columns:
         columns["last/accuracy"] = f"last epoch: {HEADLINE['accuracy']}"
+    columns |= {
+        column: heading for column, heading in TRAINING.items() if any(row.get(column) for row in rows)
+    }
     lines = []
     for name in dict.fromkeys([*planned, *(row["name"] for row in rows)]):
         mine = [row for row in rows if row["name"] == name]
         labels = ", ".join(dict.fromkeys(row.get("labels", "") for row in mine))
         cells = [
             _mean([float(row[column]) for row in mine if row.get(column)], 100 if "%" in heading else 1)
+            if column not in TRAINING or any(row.get(column) for row in mine)
+            else "–"
             for column, heading in columns.items()
         ]
         lines.append([name, labels, str(len(mine)), *cells])

@@ -49,6 +49,10 @@ if verb == "fit":
     for name in ("best", "last"):
         (checkpoints / f"{name}.ckpt").touch()
     (here / "config.yaml").touch()
+    (here / "metrics.csv").write_text("step,val/score\\n1,0.75\\n2,\\n3,0.5\\n")
+    (here / "pseudo_labels.csv").write_text(
+        "epoch,emotion,coverage,purity\\n0,all,0,\\n1,all,0.25,0.875\\n1,fear,1,1\\n"
+    )
     seed = int(options["seed_everything"])
     run = dict(seed=seed, split="0123456789abcdef", commit="c0ffee", steps=7, wall_s=1.5, device="cpu",
                dataset="synthetic", labels="10 per class", finished=True)
@@ -133,6 +137,9 @@ def test_a_run_is_trained_tested_twice_and_leaves_its_row(tmp_path, program, wri
             "last/accuracy": "0.25",
             "last/uar": "0.25",
             "last/ece": "0.125",
+            "val/score": "0.75",
+            "audit/coverage": "0.25",
+            "audit/purity": "0.875",
         }
     ]
 

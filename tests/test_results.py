@@ -127,3 +127,18 @@ def test_readme_without_markers_is_an_error(tmp_path):
     readme.write_text("Nothing here")
     with pytest.raises(InputError, match="<!-- results:fer2013 -->"):
         write_readme(readme, tmp_path / "fer2013.csv")
+
+
+def test_what_was_believed_stands_beside_what_came_of_it(tmp_path):
+    file = tmp_path / "results.csv"
+    add_row(file, row("floor", 0, 0.5))
+    for seed, purity in enumerate((0.8, 0.9)):
+        add_row(file, row("fixmatch", seed, 0.5, **{"audit/coverage": 0.5, "audit/purity": purity}))
+    summary = summarise(read_rows(file), ["later"])
+    assert summary.header[-2:] == ["coverage %", "purity %"]
+    believed = {line[0]: line[-2:] for line in summary.lines}
+    assert believed == {
+        "later": ["–", "–"],
+        "floor": ["–", "–"],  # which believes nothing
+        "fixmatch": ["50.00 ± 0.00", "85.00 ± 7.07"],
+    }
