@@ -41,5 +41,5 @@ def show_methods(readme: Path | None = None) -> int:
 def _line(method: type[SemiSupervised]) -> list[str]:
     about = method.about
     paper = f"[{about.paper}]({about.url})" if about.url else about.paper or "–"
-    name = f"`{method.__name__}`" + (f" ({about.name})" if about.name != method.__name__ else "")
+    name = f"`{method.__name__}`" + (f": {about.name}" if about.name != method.__name__ else "")
     return [name, paper, about.believes, about.learns, about.state or "–"]

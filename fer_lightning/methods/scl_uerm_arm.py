@@ -69,7 +69,7 @@ class SCLUERMARM(FixMatch):
     """
 
     about = About(
-        name="SCL+UERM+ARM",
+        name="SCL+UERM+ARM (reconstruction)",
         paper="Yang et al. 2023",
         url="https://doi.org/10.1142/S0129065723500326",
         believes="the student's weak view, if surer than `tau`",
