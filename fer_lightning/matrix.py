@@ -40,10 +40,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -445,9 +446,11 @@ def _say(console: Console, text: str, style: str | None = None) -> None:
 
 
 def _rich(summary: Summary, title: str) -> Table:
-    drawn = Table(title=title, title_justify="left")
+    # Nine columns in a terminal of 80 characters: no frame, and nothing is cut off.
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for position, heading in enumerate(summary.header):
-        drawn.add_column(heading, justify="left" if position < 2 else "right")
+        justify: Literal["left", "right"] = "left" if position < 2 else "right"
+        drawn.add_column(heading, justify=justify, overflow="fold", no_wrap=position == 0)
     for cells in summary.lines:
         drawn.add_row(*cells)
     return drawn

@@ -13,8 +13,8 @@ import yaml
 from rich.console import Console
 
 from fer_lightning.errors import InputError
-from fer_lightning.matrix import read_matrix, run_cells, run_matrix, show_results
-from fer_lightning.results import read_rows
+from fer_lightning.matrix import _rich, read_matrix, run_cells, run_matrix, show_results
+from fer_lightning.results import add_row, read_rows, summarise
 
 # Stands in for `python -m fer_lightning`: leaves the files of a run, and its own command line in calls.txt.
 PROGRAM = """
@@ -360,3 +360,17 @@ def test_several_jobs_share_the_cores_unless_told(tmp_path, write, monkeypatch):
         matrix = read_matrix(write([{"name": f"r{given}{jobs}"}]))
         drive(matrix, [sys.executable, "-S", str(script)], jobs)
         assert json.loads((matrix.cells()[0].directory / "threads").read_text()) == expected
+
+
+def test_the_table_of_a_narrow_terminal_cuts_nothing_off(tmp_path):
+    row = {"seed": 0, "labels": 70, "audit/coverage": 1, "audit/purity": 0.5, "last/accuracy": 0.5}
+    row |= {f"selected/{metric}": 0.5 for metric in ("accuracy", "uar", "ece")}
+    for seed in (0, 1):
+        add_row(tmp_path / "results.csv", row | {"name": "scl_uerm_arm", "seed": seed})
+    summary = summarise(read_rows(tmp_path / "results.csv"))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(_rich(summary, "title"))
+    drawn = console.file.getvalue()
+    assert "…" not in drawn
+    assert "scl_uerm_arm" in drawn
+    assert "100.00" in drawn
