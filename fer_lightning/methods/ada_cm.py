@@ -13,9 +13,9 @@ from fer_lightning.losses.contrastive import supervised_contrastive
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.network import FaceNetwork, Pool
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.margins import class_margin, recognised
-from fer_lightning.task import Output, as_target
+from fer_lightning.task import Output
 
 
 class AdaCM(SemiSupervised):
@@ -99,9 +99,8 @@ class AdaCM(SemiSupervised):
         with torch.set_grad_enabled(self.training and self.lambda_s > 0):
             self._seen = self.look(*unlabeled.weak)
         a, b = (self.task.predict(view) for view in self._seen)
-        label, weight, confidence = hard_labels((a.emotion + b.emotion) / 2, self.margin)
-        target = as_target(label, (a.valence_arousal + b.valence_arousal) / 2)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, self.margin.clone())
+        p, mood = (a.emotion + b.emotion) / 2, (a.valence_arousal + b.valence_arousal) / 2
+        return believed(unlabeled.index, p, mood, self.margin)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

@@ -12,9 +12,8 @@ from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.memory import Queue, aggregate, similarity
 from fer_lightning.models.network import FaceNetwork
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.alignment import DistributionAlignment
-from fer_lightning.task import as_target
 
 
 class CoMatch(SemiSupervised):
@@ -113,9 +112,7 @@ class CoMatch(SemiSupervised):
         p = alpha * aligned + (1 - alpha) * near
         if self.training:
             self.queue.push(q.projection, aligned)
-        _, weight, confidence = hard_labels(p, self.tau)
-        threshold = confidence.new_full((self.task.classes,), self.tau)
-        return PseudoLabels(as_target(p, q.valence_arousal), weight, confidence, unlabeled.index, threshold)
+        return believed(unlabeled.index, p, q.valence_arousal, self.tau, soft=p)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

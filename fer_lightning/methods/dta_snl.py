@@ -13,10 +13,9 @@ from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.local_attention import Drop, LocalAttention
 from fer_lightning.models.network import FaceNetwork, Pool
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.complementary import improbable, outside_top, places, smallest_k
 from fer_lightning.pseudo_labels.margins import DynamicThreshold
-from fer_lightning.task import as_target
 
 
 class DTASNL(SemiSupervised):
@@ -127,14 +126,13 @@ class DTASNL(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the teacher wherever it is sure enough, and elsewhere what it finds improbable."""
         q = self(unlabeled.weak)
-        threshold = q.emotion.new_full((self.task.classes,), self.tau)
         if self.dta is not None:
             self.dta.see_unlabeled(q.emotion)
-            threshold = self.dta.threshold.clone()
-        label, weight, confidence = hard_labels(q.emotion, threshold)
-        negative = self.complementary(q.emotion, weight) if self.snl else None
-        target = as_target(label, q.valence_arousal)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold, negative)
+        threshold = self.tau if self.dta is None else self.dta.threshold
+        pseudo = believed(unlabeled.index, q.emotion, q.valence_arousal, threshold)
+        if self.snl:
+            pseudo = pseudo._replace(negative=self.complementary(q.emotion, pseudo.weight))
+        return pseudo
 
     def complementary(self, q: Tensor, weight: Tensor) -> Tensor:
         """Return the (B, C) emotions N_j that faces of these (B, C) beliefs and (B,) weights do not show."""

@@ -7,8 +7,7 @@ from torch import Tensor
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
-from fer_lightning.task import as_target
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 
 
 class FixMatch(SemiSupervised):
@@ -51,11 +50,7 @@ class FixMatch(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches ``tau``."""
         q = self.task.predict(self.student(unlabeled.weak))
-        label, weight, confidence = hard_labels(q.emotion, self.tau)
-        threshold = confidence.new_full((self.task.classes,), self.tau)
-        return PseudoLabels(
-            as_target(label, q.valence_arousal), weight, confidence, unlabeled.index, threshold
-        )
+        return believed(unlabeled.index, q.emotion, q.valence_arousal, self.tau)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

@@ -5,9 +5,8 @@ from typing import Any
 from fer_lightning.data.batch import Unlabeled
 from fer_lightning.methods.about import About
 from fer_lightning.methods.fixmatch import FixMatch
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.thresholds import CurriculumThreshold
-from fer_lightning.task import as_target
 
 
 class FlexMatch(FixMatch):
@@ -58,8 +57,6 @@ class FlexMatch(FixMatch):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches the emotion's threshold."""
         q = self.task.predict(self.student(unlabeled.weak))
-        threshold = self.curriculum.per_class()
-        label, weight, confidence = hard_labels(q.emotion, threshold)
+        pseudo = believed(unlabeled.index, q.emotion, q.valence_arousal, self.curriculum.per_class())
         self.curriculum.update(q.emotion, unlabeled.index)
-        target = as_target(label, q.valence_arousal)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
+        return pseudo

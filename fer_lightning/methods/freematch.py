@@ -8,9 +8,8 @@ from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.losses.fairness import self_adaptive_fairness
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.thresholds import SelfAdaptiveThreshold
-from fer_lightning.task import as_target
 
 
 class FreeMatch(SemiSupervised):
@@ -60,10 +59,7 @@ class FreeMatch(SemiSupervised):
         """Believe the student's most likely emotion wherever it reaches the emotion's threshold."""
         q = self.task.predict(self.student(unlabeled.weak))
         self.adaptive.update(q.emotion)
-        threshold = self.adaptive.per_class()
-        label, weight, confidence = hard_labels(q.emotion, threshold)
-        target = as_target(label, q.valence_arousal)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
+        return believed(unlabeled.index, q.emotion, q.valence_arousal, self.adaptive.per_class())
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

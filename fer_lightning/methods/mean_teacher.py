@@ -9,8 +9,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up
-from fer_lightning.pseudo_labels import PseudoLabels
-from fer_lightning.task import as_target
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 
 
 class MeanTeacher(SemiSupervised):
@@ -63,12 +62,7 @@ class MeanTeacher(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the teacher's probabilities on the first view of every face."""
         q = self.task.predict(self.served(unlabeled.weak[0]))
-        confidence = q.emotion.amax(-1)
-        threshold = confidence.new_full((self.task.classes,), float("nan"))
-        target = as_target(q.emotion, q.valence_arousal)
-        return PseudoLabels(
-            target, confidence.new_ones(len(confidence)), confidence, unlabeled.index, threshold
-        )
+        return believed(unlabeled.index, q.emotion, q.valence_arousal, None, soft=q.emotion)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

@@ -11,8 +11,7 @@ from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up
 from fer_lightning.mixup import beta_share, mix
-from fer_lightning.pseudo_labels import PseudoLabels, sharpen
-from fer_lightning.task import as_target
+from fer_lightning.pseudo_labels import PseudoLabels, believed, sharpen
 
 
 class MixMatch(SemiSupervised):
@@ -74,10 +73,7 @@ class MixMatch(SemiSupervised):
         views = [self.task.predict(output) for output in self.look(*unlabeled.weak)]
         q = sharpen(torch.stack([view.emotion for view in views]).mean(0), self.T)
         valence_arousal = torch.stack([view.valence_arousal for view in views]).mean(0)
-        confidence = q.amax(-1)
-        threshold = confidence.new_full((self.task.classes,), torch.nan)
-        target = as_target(q, valence_arousal)
-        return PseudoLabels(target, torch.ones_like(confidence), confidence, unlabeled.index, threshold)
+        return believed(unlabeled.index, q, valence_arousal, None, soft=q)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

@@ -9,8 +9,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
-from fer_lightning.task import as_target
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 
 
 class PseudoLabel(SemiSupervised):
@@ -66,10 +65,7 @@ class PseudoLabel(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches ``tau``."""
         p = self.task.predict(self.student(unlabeled.weak))
-        label, weight, confidence = hard_labels(p.emotion, self.tau)
-        threshold = confidence.new_full((self.task.classes,), self.tau)
-        target = as_target(label, p.valence_arousal)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
+        return believed(unlabeled.index, p.emotion, p.valence_arousal, self.tau)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

@@ -12,9 +12,8 @@ from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.memory import FaceMemory, aggregate, similarity, similarity_logits, unfold
 from fer_lightning.models.network import FaceNetwork
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.alignment import DistributionAlignment
-from fer_lightning.task import as_target
 
 
 class SimMatch(SemiSupervised):
@@ -115,9 +114,7 @@ class SimMatch(SemiSupervised):
         self._likeness = unfold(s, self.bank.probability, p)
         alpha = torch.where(begun, self.alpha, 1.0)
         p = alpha * p + (1 - alpha) * aggregate(s, self.bank.probability)
-        _, weight, confidence = hard_labels(p, self.tau)
-        threshold = confidence.new_full((self.task.classes,), self.tau)
-        return PseudoLabels(as_target(p, q.valence_arousal), weight, confidence, unlabeled.index, threshold)
+        return believed(unlabeled.index, p, q.valence_arousal, self.tau, soft=p)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
-from fer_lightning.distributed import gather
-from fer_lightning.errors import InputError
 from fer_lightning.losses.classification import soft_cross_entropy
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.network import FaceNetwork, Pool
-from fer_lightning.models.text_anchors import TextAnchor, text_anchors
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
-from fer_lightning.pseudo_labels.levels import LEVELS, SETTINGS, InstanceLevel, TextLevel
-from fer_lightning.task import Output, Prediction, as_target
+from fer_lightning.models.text_anchors import TextAnchor, check_encoder, text_anchors
+from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels.fusion import Fusion, unit
+from fer_lightning.pseudo_labels.levels import LEVELS, SETTINGS
+from fer_lightning.task import Output, Prediction
 
 
 class SITFER(SemiSupervised):
@@ -77,9 +76,6 @@ class SITFER(SemiSupervised):
         state="memory of labeled faces, queue of accepted ones",
     )
     views = Views(labeled=1, weak=1, strong=1)
-    done: Tensor
-    weights: Tensor
-    tested: Tensor
 
     def __init__(
         self,
@@ -103,16 +99,7 @@ class SITFER(SemiSupervised):
         **chassis: Any,
     ) -> None:
         super().__init__(**chassis)
-        if temperature_text <= 0 or temperature_instance <= 0:
-            raise InputError(
-                "--model.temperature_text and --model.temperature_instance must be over 0, not "
-                f"{temperature_text} and {temperature_instance}"
-            )
-        if unknown := set(text_encoder or {}) - {"model", "pretrained", "prompts", "phrases"}:
-            raise InputError(
-                f"--model.text_encoder does not know {', '.join(sorted(unknown))}; it may hold model, "
-                "pretrained, prompts and phrases"
-            )
+        check_encoder(text_encoder or {})
         self.paper, self.inference = mode == "paper", inference
         self.setting = (SETTINGS[setting].as_in_paper() if self.paper else SETTINGS[setting]).only(levels)
         if start is not None:
@@ -121,15 +108,16 @@ class SITFER(SemiSupervised):
         self.a_s, a_t, a_u = self.setting.a
         self.a_t = a_t if lambda_t is None else self.a_s * lambda_t
         self.a_u = a_u if lambda_u is None else self.a_s * lambda_u
-        T_t, T_i = (temperature_text, temperature_instance) if self.paper else (1.0, 1.0)
-        size = self.task.classes, self.student.head.in_features
-        self.text = TextLevel(*size, T_t, learned=anchor_projection == "learned")
-        self.instance = InstanceLevel(*size, T_i, nearest=instance_score == "nearest" or not self.paper)
-        self.remembers = "instance" in levels
-        self.register_buffer("done", torch.zeros(()))
-        s = self.setting
-        self.register_buffer("weights", torch.tensor([s.w, s.v]), persistent=False)
-        self.register_buffer("tested", torch.tensor([s.tested_w, s.tested_v]), persistent=False)
+        self.levels = Fusion(
+            self.task.classes,
+            self.student.head.in_features,
+            self.setting,
+            self.paper,
+            temperature_text,
+            temperature_instance,
+            nearest=instance_score == "nearest",
+            learned=anchor_projection == "learned",
+        )
 
     def build_network(self) -> FaceNetwork:
         """Pool to features of unit length."""
@@ -137,37 +125,28 @@ class SITFER(SemiSupervised):
         neck = Pool(backbone, h.dropout, unit=h.unit_features)
         return FaceNetwork(backbone, self.task, neck, **self.network_options)
 
-    def scores(self, output: Output) -> Tensor:
-        """Return the (3, B, C) logits of what each level says."""
-        q = _unit(output.features)
-        return torch.stack([output.logits, self.text(q), self.instance(q)])
-
     def forward(self, images: Tensor) -> Prediction:
         """Recognise faces by the mean over the levels."""
         output: Output = self.served(images)
         prediction = self.task.predict(output)
         if self.inference == "semantic":
             return prediction
-        w = self._now(self.tested, self.setting.tested_start)
-        return prediction._replace(emotion=_mean(self.scores(output).softmax(-1), w))
+        return prediction._replace(emotion=self.levels.answer(self.levels(output)))
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the most likely emotion of p^ wherever it is sure enough, and remember what is believed."""
         output: Output = self.student(unlabeled.weak)
-        scores = self.scores(output)
-        w = self._now(self.weights, self.setting.start)
-        p = _mean(scores.softmax(-1), w) if self.paper else (w * scores).sum(0).softmax(-1)
-        label, weight, confidence = hard_labels(p, self.tau)
+        levels = self.levels(output)
+        p = self.levels.believe(levels)
+        pseudo = believed(unlabeled.index, p, output.valence_arousal, self.tau)
         if not self.paper:
-            weight = (confidence > self.tau).to(weight.dtype)
-        if self.training and self.remembers and self.paper:
-            self.instance.accepted.push(self._key(output), p, weight > 0)
+            pseudo = pseudo._replace(weight=(pseudo.confidence > self.tau).to(p))
+        elif self.training and self.levels.remembers:
+            self.levels.instance.accepted.push(self._key(output), p, pseudo.weight > 0)
         if self.training and self._trainer is not None and self._logged_now():
-            for level, score in zip(LEVELS, scores, strict=True):
-                self.log(f"train/confidence/{level}", score.softmax(-1).amax(-1).mean())
-        threshold = confidence.new_full((self.task.classes,), self.tau)
-        target = as_target(label, output.valence_arousal)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
+            for level, said in zip(LEVELS, levels, strict=True):
+                self.log(f"train/confidence/{level}", said.softmax(-1).amax(-1).mean())
+        return pseudo
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -175,11 +154,13 @@ class SITFER(SemiSupervised):
         """Return ``L_s``, ``L_t`` and ``L_u``, and remember the labeled faces."""
         images = [labeled.image] if unlabeled is None else [labeled.image, unlabeled.strong]
         x, *s = self.look(*images)
-        if self.training and self.remembers:
-            self.instance.labeled.write(labeled.index, self._key(x), labeled.target.emotion.nan_to_num())
+        if self.training and self.levels.remembers:
+            y = labeled.target.emotion.nan_to_num()
+            self.levels.instance.labeled.write(labeled.index, self._key(x), y)
+        text = soft_cross_entropy(self.levels.text(unit(x.features)), labeled.target.emotion)
         terms = {
             "supervised": self.a_s * self.task.supervised(x, labeled.target),
-            "text": self.a_t * soft_cross_entropy(self.text(_unit(x.features)), labeled.target.emotion),
+            "text": self.a_t * text,
         }
         if pseudo is not None:
             weight = pseudo.weight
@@ -191,52 +172,35 @@ class SITFER(SemiSupervised):
     def setup(self, stage: str) -> None:
         """Make room for the labeled faces, and in ``paper`` for as many accepted ones."""
         super().setup(stage)
-        if stage == "fit" and self.remembers:
+        if stage == "fit" and self.levels.remembers:
             faces, length = len(self.datamodule.labeled), self.options.queue
-            self.instance.labeled.resize(faces)
+            self.levels.instance.labeled.resize(faces)
             if self.paper:
-                self.instance.accepted.resize(faces if length is None else length)
+                self.levels.instance.accepted.resize(faces if length is None else length)
 
     def on_fit_start(self) -> None:
         """Ask for the text, unless a checkpoint has brought the anchors."""
-        if not self.text.anchors.any():
-            h, classes = self.options, self.task.emotions
-            encoder = h.text_encoder or {}
-            width = self.text.anchors.shape[1]
-            self.text.anchors.copy_(
-                text_anchors(h.text_anchor, classes, width, centre=h.centre_anchors, **encoder)
+        h, anchors = self.options, self.levels.text.anchors
+        if not anchors.any():
+            encoder, width = h.text_encoder or {}, anchors.shape[1]
+            anchors.copy_(
+                text_anchors(h.text_anchor, self.task.emotions, width, centre=h.centre_anchors, **encoder)
             )
 
     @torch.no_grad()
     def on_train_start(self) -> None:
         """Remember every labeled face, unless a checkpoint did; only in ``paper``."""
         super().on_train_start()
-        if self.paper and self.remembers and not self.instance.labeled.written.any():
+        if self.paper and self.levels.remembers and not self.levels.instance.labeled.written.any():
             self.student.eval()
-            for batch in self.labeled_faces():
-                x = self.student(batch.image)
-                index, key, emotion = gather(batch.index, self._key(x), batch.target.emotion.nan_to_num())
-                real = index >= 0
-                self.instance.labeled.write(index[real], key[real], emotion[real])
+            self.levels.instance.labeled.fill(self.labeled_faces(), lambda x: self._key(self.student(x)))
             self.student.train()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Note how far the run is, so that a checkpoint answers as the run did."""
-        self.done.fill_(self.progress)
-
-    def _now(self, weights: Tensor, start: float) -> Tensor:
-        """(3, 1, 1) weights of the levels."""
-        return torch.where(self.done >= start, weights[0], weights[1])[:, None, None]
+        self.levels.done.fill_(self.progress)
 
     def _key(self, output: Output) -> Tensor:
         """(B, D) rows of the memory: without the noise of dropout in ``paper``."""
         neck = cast(Pool, self.student.neck)
-        return _unit(neck.pool(output.maps) if self.paper else output.features)
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return nn.functional.normalize(rows.float(), dim=-1)
-
-
-def _mean(levels: Tensor, weight: Tensor) -> Tensor:
-    return (weight * levels).sum(0) / weight.sum()
+        return unit(neck.pool(output.maps) if self.paper else output.features)

@@ -8,10 +8,9 @@ from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, hard_labels
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 from fer_lightning.pseudo_labels.thresholds import GaussianWeight
-from fer_lightning.task import as_target
 
 
 class SoftMatch(SemiSupervised):
@@ -76,11 +75,8 @@ class SoftMatch(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion, weighted by the confidence of its aligned answer."""
         q = self.task.predict(self.student(unlabeled.weak))
-        label, _, confidence = hard_labels(q.emotion, 0.0)
         weight = self.gaussian(self.alignment(q.emotion).max(-1).values)
-        threshold = confidence.new_full((self.task.classes,), float("nan"))
-        target = as_target(label, q.valence_arousal)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
+        return believed(unlabeled.index, q.emotion, q.valence_arousal, None)._replace(weight=weight)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

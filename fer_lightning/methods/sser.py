@@ -1,6 +1,5 @@
 """SSER: images and models of several stages label together; a triplet loss teaches which images are alike."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,11 +20,9 @@ from fer_lightning.losses.triplet import (
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up, stage_at
-from fer_lightning.models.labeled_bank import LabeledBank
-from fer_lightning.models.network import FaceNetwork
-from fer_lightning.pseudo_labels import PseudoLabels, sharpen
-from fer_lightning.pseudo_labels.coupling import Coupling, accept, couple, image_evidence, stratified
-from fer_lightning.task import as_target
+from fer_lightning.pseudo_labels import PseudoLabels, believed, sharpen
+from fer_lightning.pseudo_labels.coupling import Coupling, accept, couple
+from fer_lightning.pseudo_labels.evidence import Evidence
 
 
 class SSER(SemiSupervised):
@@ -86,9 +83,7 @@ class SSER(SemiSupervised):
         state="the network of the stage before, its bank of labeled faces",
     )
     views = Views(labeled=1, weak=2, strong=1, mirrored=True)
-    snapshot: FaceNetwork
     stage: Tensor
-    prior: Tensor
 
     def __init__(
         self,
@@ -125,18 +120,9 @@ class SSER(SemiSupervised):
                 raise InputError(f"--model.{name} is {value}; it must be {needed}")
         self.tau_ci, self.lambda_u, self.lambda_amt, self.lambda_e = tau_ci, lambda_u, lambda_amt, lambda_e
         self.m, self.n_cap, self.amt_matrix, self.coupling = m, n_cap, amt_matrix, coupling
-        self.omega, self.k, self.t, self.epsilon, self.T = omega, k, t, epsilon, T
-        self.ent_on, self.stages, self.bank_size = ent_on, stages, bank_size
-        self.snapshot = copy.deepcopy(self.served).requires_grad_(False).eval()
-        self.bank = LabeledBank(self.task.classes)
+        self.epsilon, self.T, self.ent_on, self.stages = epsilon, T, ent_on, stages
+        self.evidence = Evidence(self.served, amt_matrix, omega, k, t, bank_size)
         self.register_buffer("stage", torch.tensor(0))
-        self.register_buffer("prior", torch.full((self.task.classes,), 1 / self.task.classes))
-
-    def train(self, mode: bool = True) -> "SSER":
-        """Set the mode of everything but the teacher and the snapshot, which never train."""
-        super().train(mode)
-        self.snapshot.eval()
-        return self
 
     def on_train_start(self) -> None:
         """Read the stage, once: a resumed run goes on in its own."""
@@ -147,56 +133,23 @@ class SSER(SemiSupervised):
         """Begin the next stage at the first batch that is due: from there a run also resumes."""
         stage = stage_at(self.progress, self.stages)
         if stage > self._stage:
-            self._begin(stage)
-
-    @torch.no_grad()
-    def _begin(self, stage: int) -> None:
-        """Freeze the network of the stage before, and let it encode the labeled faces."""
-        self._stage = stage
-        self.stage.fill_(stage)
-        self.prior.copy_(self.labeled_prior())
-        self.snapshot.load_state_dict(self.served.state_dict())
-        chosen = stratified(self.datamodule.labeled_target.label, self.bank_size).to(self.device)
-        self.bank.fill(self.labeled_faces(), lambda x: self._encode(self.snapshot.feature_maps(x)), chosen)
-
-    def _encode(self, maps: Tensor) -> Tensor:
-        return activation_matrix(maps, self.amt_matrix)
-
-    def evidence(self, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the models and the images say, before they are coupled; not in stage 0.
-
-        Args:
-            weak: (2, B, 3, H, W) uint8 RGB, weak views of which the second are mirrored.
-
-        Returns:
-            (B, C) ``p_mod``, (B, C) ``p_img``, and (B, 2) valence and arousal of the models, or (B, 0).
-        """
-        images = weak.flatten(0, 1)
-        before, now = self.snapshot(images), self.served(images)
-        old, new = self.task.predict(before), self.task.predict(now)
-        p_mod = self.omega * old.emotion + (1 - self.omega) * new.emotion
-        p_img = image_evidence(self._encode(before.maps), self.bank.rows, self.bank.label, self.k, self.t)
-        mood = self.omega * old.valence_arousal + (1 - self.omega) * new.valence_arousal
-        p_mod, p_img, mood = (each.unflatten(0, weak.shape[:2]).mean(0) for each in (p_mod, p_img, mood))
-        return p_mod, p_img, mood
+            self._stage = stage
+            self.stage.fill_(stage)
+            label = self.datamodule.labeled_target.label
+            self.evidence.begin(self.served, self.labeled_faces(), label, self.labeled_prior())
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels | None:
         """Believe the coupled evidence of models and images; nothing in stage 0, which has no bank."""
-        if not len(self.bank.rows):
+        if not self.evidence.begun:
             return None
-        p_mod, p_img, mood = self.evidence(unlabeled.weak)
-        p_ci = couple(p_mod, p_img, self.prior, self.coupling, self.epsilon)
+        p_mod, p_img, mood = self.evidence(unlabeled.weak, self.served)
+        p_ci = couple(p_mod, p_img, self.evidence.prior, self.coupling, self.epsilon)
         weight = accept(p_ci, p_mod, p_img, self.tau_ci, self.coupling).float()
         if self._watched():
             agree = p_mod.argmax(-1) == p_img.argmax(-1)
             self.log("train/agreement", agree.float().mean())
-        return PseudoLabels(
-            as_target(sharpen(p_ci, self.T), mood),
-            weight,
-            p_ci.max(-1).values,
-            unlabeled.index,
-            p_ci.new_full((self.task.classes,), self.tau_ci),
-        )
+        pseudo = believed(unlabeled.index, p_ci, mood, self.tau_ci, soft=sharpen(p_ci, self.T))
+        return pseudo._replace(weight=weight)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -225,7 +178,7 @@ class SSER(SemiSupervised):
         """Return the weighted triplet loss of (N, K, h, w) maps; label -1 is none."""
         if not self.lambda_amt:
             return {}
-        rows, rho = self._encode(maps), class_distance(label)
+        rows, rho = activation_matrix(maps, self.amt_matrix), class_distance(label)
         d = squared_distance(rows, rows)
         if self._watched():
             self.log("train/active_triplets", active_share(d.detach(), rho, self.m))

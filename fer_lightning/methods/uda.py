@@ -10,8 +10,7 @@ from fer_lightning.data.batch import Labeled, Target, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels
-from fer_lightning.task import as_target
+from fer_lightning.pseudo_labels import PseudoLabels, believed
 
 Annealing = Literal["none", "linear", "log", "exp"]
 
@@ -77,11 +76,8 @@ class UDA(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's sharpened answer wherever the answer itself reaches ``beta``."""
         output = self.student(unlabeled.weak)
-        confidence = self.task.predict(output).emotion.max(-1).values
-        weight = (confidence >= self.beta).to(confidence.dtype)
-        target = as_target((output.logits / self.temperature).softmax(-1), output.valence_arousal)
-        threshold = confidence.new_full((self.task.classes,), self.beta)
-        return PseudoLabels(target, weight, confidence, unlabeled.index, threshold)
+        p, sharp = output.logits.softmax(-1), (output.logits / self.temperature).softmax(-1)
+        return believed(unlabeled.index, p, output.valence_arousal, self.beta, soft=sharp)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None

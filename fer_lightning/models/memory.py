@@ -1,10 +1,12 @@
 """Memories of faces: by number, or of the last ones seen."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fer_lightning.data.batch import Evaluated
 from fer_lightning.distributed import gather
 
 
@@ -84,6 +86,19 @@ class FaceMemory(_Rows):
         self.features[index] = features[last].to(self.features.dtype)
         self.probability[index] = probability[last].to(self.probability.dtype)
         self.written[index] = True
+
+    @torch.no_grad()
+    def fill(self, faces: Iterable[Evaluated], encode: Callable[[Tensor], Tensor]) -> None:
+        """Write what is known of all labeled faces; to be called on all ranks together.
+
+        Args:
+            faces: batch by batch; positions of -1, which fill the last one, are left out.
+            encode: (B, 3, H, W) images to (B, P) rows.
+        """
+        for batch in faces:
+            index, *rows = gather(batch.index, encode(batch.image), batch.target.emotion.nan_to_num())
+            real = index >= 0
+            self.write(index[real], *(each[real] for each in rows))
 
 
 class Queue(_Rows):

@@ -78,6 +78,19 @@ def text_anchors(
         return isometry(nn.functional.normalize(embedding, dim=-1), width)
 
 
+def check_encoder(options: Mapping[str, Any]) -> None:
+    """Refuse options of a text encoder that ``text_anchors`` does not have, before a run begins.
+
+    Raises:
+        InputError: naming them.
+    """
+    if unknown := set(options) - {"model", "pretrained", "prompts", "phrases"}:
+        raise InputError(
+            f"--model.text_encoder does not know {', '.join(sorted(unknown))}; it may hold model, "
+            "pretrained, prompts and phrases"
+        )
+
+
 def isometry(embedding: Tensor, width: int) -> Tensor:
     """Return rows of another width with the same scalar products, turned at random (always the same way).
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fer_lightning.data.batch import Target
+from fer_lightning.task import as_target
 
 
 class PseudoLabels(NamedTuple):
@@ -25,21 +26,30 @@ class PseudoLabels(NamedTuple):
     """(B, C) bool: the emotions a face is believed not to show; None for a method without such beliefs."""
 
 
-def hard_labels(probability: Tensor, threshold: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Believe the most likely emotion wherever it is likely enough.
+def believed(
+    index: Tensor,
+    probability: Tensor,
+    valence_arousal: Tensor,
+    threshold: float | Tensor | None,
+    soft: Tensor | None = None,
+) -> PseudoLabels:
+    """Believe the most likely emotion of each face wherever it is likely enough.
 
     Args:
+        index: (B,) int64 positions of the faces in the unlabeled pool.
         probability: (B, C) float32.
-        threshold: one number, or (C,) one per emotion; reached at equality.
-
-    Returns:
-        (B, C) one-hot label, (B,) weight of 0 or 1, (B,) confidence.
+        valence_arousal: (B, 2) float32, believed wherever the emotion is; (B, 0) if nobody asks for it.
+        threshold: one number, or (C,) one per emotion; reached at equality. None believes every face.
+        soft: (B, C) float32, to be learnt in the place of the one-hot label.
     """
     confidence, label = probability.max(-1)
-    thresholds = torch.as_tensor(threshold, device=probability.device, dtype=probability.dtype)
-    needed = thresholds.expand(probability.shape[-1])[label]
-    one_hot = torch.nn.functional.one_hot(label, probability.shape[-1]).to(probability.dtype)
-    return one_hot, (confidence >= needed).to(probability.dtype), confidence
+    classes = probability.shape[-1]
+    needed = torch.as_tensor(torch.nan if threshold is None else threshold).to(probability).expand(classes)
+    weight = confidence >= (0.0 if threshold is None else needed[label])
+    target = torch.nn.functional.one_hot(label, classes) if soft is None else soft
+    return PseudoLabels(
+        as_target(target, valence_arousal), weight.to(probability), confidence, index, needed.clone()
+    )
 
 
 def sharpen(probability: Tensor, temperature: float) -> Tensor:

@@ -39,14 +39,14 @@ def batches(n=6):
 def ready(**options):
     """A method whose anchors and memory hold something, without a trainer, at the end of a run."""
     model = make(**options)
-    model.text.anchors.copy_(module.text_anchors(model.options.text_anchor, model.task.emotions, 16))
-    model.instance.labeled.resize(6)
-    model.instance.accepted.resize(4 if model.paper else 0)
-    model.done.fill_(1)
+    model.levels.text.anchors.copy_(module.text_anchors(model.options.text_anchor, model.task.emotions, 16))
+    model.levels.instance.labeled.resize(6)
+    model.levels.instance.accepted.resize(4 if model.paper else 0)
+    model.levels.done.fill_(1)
     labeled, _ = batches()
     with torch.no_grad():
         model.eval()
-        model.instance.labeled.write(
+        model.levels.instance.labeled.write(
             labeled.index, model.student(labeled.image).features, labeled.target.emotion
         )
     return model
@@ -60,9 +60,9 @@ class Watch(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.written is None:
-            self.written = pl_module.instance.labeled.written.clone()
-            self.features = pl_module.instance.labeled.features.clone()
-            self.anchors = pl_module.text.anchors.clone()
+            self.written = pl_module.levels.instance.labeled.written.clone()
+            self.features = pl_module.levels.instance.labeled.features.clone()
+            self.anchors = pl_module.levels.text.anchors.clone()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.logged |= trainer.logged_metrics
@@ -72,7 +72,7 @@ def test_p_hat_is_the_mean_of_three_distributions():
     model = ready()
     _, unlabeled = batches()
     with torch.no_grad():
-        levels = model.scores(model.student(unlabeled.weak)).softmax(-1)
+        levels = model.levels(model.student(unlabeled.weak)).softmax(-1)
         pseudo = model.pseudo_label(unlabeled)
     torch.testing.assert_close(levels.sum(-1), torch.ones(3, 6))
     p = levels.mean(0)
@@ -84,17 +84,17 @@ def test_p_hat_is_the_mean_of_three_distributions():
 
 def test_instances_have_no_say_before_their_time():
     model = ready(start=0.5)
-    levels = model.scores(model.student(faces())).softmax(-1)
-    model.done.fill_(0.49)
+    levels = model.levels(model.student(faces())).softmax(-1)
+    model.levels.done.fill_(0.49)
     torch.testing.assert_close(model(faces()).emotion, levels[:2].mean(0))
-    model.done.fill_(0.5)
+    model.levels.done.fill_(0.5)
     torch.testing.assert_close(model(faces()).emotion, levels.mean(0))
 
 
 @pytest.mark.parametrize("kept", [["semantic"], ["text"], ["instance"], ["semantic", "instance"]])
 def test_levels_left_out_have_no_say(kept):
     model = ready(levels=kept)
-    levels = model.scores(model.student(faces())).softmax(-1)
+    levels = model.levels(model.student(faces())).softmax(-1)
     chosen = torch.stack([levels[("semantic", "text", "instance").index(level)] for level in kept])
     torch.testing.assert_close(model(faces()).emotion, chosen.mean(0))
 
@@ -118,7 +118,7 @@ def test_losses_of_the_paper():
     label, believed = labeled.target.label, pseudo.target.label
     ce = torch.nn.functional.cross_entropy
     torch.testing.assert_close(terms["supervised"], ce(x.logits, label))
-    torch.testing.assert_close(terms["text"], ce(x.features @ model.text.anchors.T / 0.1, label))
+    torch.testing.assert_close(terms["text"], ce(x.features @ model.levels.text.anchors.T / 0.1, label))
     expected = (ce(s.logits, believed, reduction="none") * half.weight).mean()
     torch.testing.assert_close(terms["unlabeled"], 4 / 3 * expected)
 
@@ -132,7 +132,7 @@ def test_losses_of_the_code():
     ce = torch.nn.functional.cross_entropy
     torch.testing.assert_close(terms["supervised"], 0.3 * ce(x.logits, labeled.target.label))
     torch.testing.assert_close(
-        terms["text"], 0.3 * ce(x.features @ model.text.anchors.T, labeled.target.label)
+        terms["text"], 0.3 * ce(x.features @ model.levels.text.anchors.T, labeled.target.label)
     )
     accepted = pseudo.weight > 0
     torch.testing.assert_close(
@@ -146,16 +146,16 @@ def test_p_hat_of_the_code(setting):
     model, s = ready(mode="code", setting=setting, text_anchor="random"), SETTINGS[setting]
     labeled, unlabeled = batches()
     u = model.student(unlabeled.weak)
-    bank, labels = model.instance.labeled.features, labeled.target.label
+    bank, labels = model.levels.instance.labeled.features, labeled.target.label
     levels = torch.zeros(3, 6, 7)
     levels[0] = u.logits
     for b in range(6):
         for c in range(7):
-            levels[1, b, c] = u.features[b] @ model.text.anchors[c]
+            levels[1, b, c] = u.features[b] @ model.levels.text.anchors[c]
         for k in range(6):
             levels[2, b, labels[k]] = max(levels[2, b, labels[k]], float(u.features[b] @ bank[k]))
     for done, w, tested in ((0.05, s.v, s.tested_v), (1.0, s.w, s.tested_w)):
-        model.done.fill_(done)
+        model.levels.done.fill_(done)
         h = sum(w[i] * levels[i] for i in range(3)).softmax(-1)
         torch.testing.assert_close(model.pseudo_label(unlabeled).confidence, h.amax(-1))
         p = sum(tested[i] * levels[i].softmax(-1) for i in range(3)) / sum(tested)
@@ -193,8 +193,8 @@ def test_text_supervision_reaches_the_backbone_and_not_the_anchors():
     labeled, _ = batches()
     model.losses(labeled, None, None)["text"].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.student.backbone.parameters())
-    assert not model.text.anchors.requires_grad
-    assert not list(model.text.parameters())
+    assert not model.levels.text.anchors.requires_grad
+    assert not list(model.levels.text.parameters())
     with torch.no_grad():
         pseudo = model.pseudo_label(batches()[1])
     assert not any(t.requires_grad for t in (pseudo.target.emotion, pseudo.weight, pseudo.confidence))
@@ -225,11 +225,11 @@ def test_memory_begins_with_every_labeled_face_and_the_anchors_never_change(tmp_
     assert watch.written.shape == (28,)
     assert watch.written.all()
     torch.testing.assert_close(watch.features.norm(dim=-1), torch.ones(28))
-    assert torch.equal(model.text.anchors, watch.anchors)
-    torch.testing.assert_close(model.text.anchors.norm(dim=-1), torch.ones(7))
+    assert torch.equal(model.levels.text.anchors, watch.anchors)
+    torch.testing.assert_close(model.levels.text.anchors.norm(dim=-1), torch.ones(7))
     truth = torch.from_numpy(data.faces.emotion_in(model.task.taxonomy)[data.labeled])
-    assert torch.equal(model.instance.labeled.probability, truth)
-    assert not torch.equal(model.instance.labeled.features, watch.features)  # renewed
+    assert torch.equal(model.levels.instance.labeled.probability, truth)
+    assert not torch.equal(model.levels.instance.labeled.features, watch.features)  # renewed
     assert {f"train/confidence/{level}" for level in ("semantic", "text", "instance")} <= set(watch.logged)
     assert "train/text" in watch.logged
 
@@ -238,19 +238,19 @@ def test_memory_of_the_code_begins_empty_and_holds_no_unlabeled_face(tmp_path):
     watch = Watch()
     model = fit(tmp_path, [watch], mode="code", tau=0.0)
     assert not watch.written.any()
-    assert model.instance.labeled.written.any()
-    assert len(model.instance.accepted.written) == 0
+    assert model.levels.instance.labeled.written.any()
+    assert len(model.levels.instance.accepted.written) == 0
 
 
 def test_accepted_faces_enter_the_queue_with_all_of_p_hat(tmp_path):
     model = fit(tmp_path, tau=0.0)
-    assert model.instance.accepted.written.all()
-    assert len(model.instance.accepted.written) == 28
-    p = model.instance.accepted.probability
+    assert model.levels.instance.accepted.written.all()
+    assert len(model.levels.instance.accepted.written) == 28
+    p = model.levels.instance.accepted.probability
     torch.testing.assert_close(p.sum(-1), torch.ones(28))
     assert (p.amax(-1) < 1).all()
-    assert not fit(tmp_path, tau=1.0).instance.accepted.written.any()
-    assert len(fit(tmp_path, queue=5, tau=0.0).instance.accepted.written) == 5
+    assert not fit(tmp_path, tau=1.0).levels.instance.accepted.written.any()
+    assert len(fit(tmp_path, queue=5, tau=0.0).levels.instance.accepted.written) == 5
 
 
 def test_rows_of_the_paper_s_memory_have_no_dropout(tmp_path):
@@ -259,13 +259,13 @@ def test_rows_of_the_paper_s_memory_have_no_dropout(tmp_path):
         rows = []
         for _ in range(2):
             model.losses(batches()[0], None, None)
-            rows.append(model.instance.labeled.features.clone())
+            rows.append(model.levels.instance.labeled.features.clone())
         assert torch.equal(*rows) is same
 
 
 def test_without_the_instance_level_nothing_is_remembered(tmp_path):
     model = fit(tmp_path, levels=["semantic", "text"])
-    assert len(model.instance.labeled.written) == len(model.instance.accepted.written) == 0
+    assert len(model.levels.instance.labeled.written) == len(model.levels.instance.accepted.written) == 0
 
 
 def test_checkpoint_answers_alike_without_text_encoder_or_cache(tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ def test_checkpoint_answers_alike_without_text_encoder_or_cache(tmp_path, monkey
 
 def test_learned_projection_is_trained(tmp_path):
     model = fit(tmp_path, anchor_projection="learned", lr=0.1)
-    assert not torch.allclose(model.text.map.weight, torch.eye(16), atol=1e-3)
+    assert not torch.allclose(model.levels.text.map.weight, torch.eye(16), atol=1e-3)
 
 
 @pytest.mark.parametrize("score", ["labels", "nearest"])
@@ -302,7 +302,7 @@ def test_faces_of_unknown_emotion_say_nothing(score):
     emotion = labeled.target.emotion.clone()
     emotion[2:] = torch.nan
     model.losses(labeled._replace(target=labeled.target._replace(emotion=emotion)), None, None)
-    p = model.scores(model.student(faces())).softmax(-1)[2]
+    p = model.levels(model.student(faces())).softmax(-1)[2]
     assert p.isfinite().all()
     if score == "labels":
         assert (p[:, 2:] < 1e-6).all()

@@ -67,8 +67,8 @@ class Watch(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.stage.append(int(pl_module.stage))
         self.believed.append(outputs["pseudo"] is not None)
-        self.bank.append(pl_module.bank.rows.clone())
-        self.snapshot.append({k: v.clone() for k, v in pl_module.snapshot.state_dict().items()})
+        self.bank.append(pl_module.evidence.bank.rows.clone())
+        self.snapshot.append({k: v.clone() for k, v in pl_module.evidence.snapshot.state_dict().items()})
 
 
 def same(a, b):
@@ -105,16 +105,18 @@ def test_a_stage_freezes_the_served_network_and_encodes_the_labeled_faces_anew(
 def test_bank_is_what_the_snapshot_makes_of_the_labeled_faces(trained):
     data = trained.datamodule
     for batch in data.labeled_loader():
-        rows = activation_matrix(trained.snapshot(batch.image).maps)
-        torch.testing.assert_close(trained.bank.rows[batch.index].float(), rows, rtol=1e-2, atol=1e-3)
-        assert torch.equal(trained.bank.label[batch.index], batch.target.emotion)
-    torch.testing.assert_close(trained.prior, torch.tensor([2.0, 10, 3, 4, 5, 6, 7]) / 37)
+        rows = activation_matrix(trained.evidence.snapshot(batch.image).maps)
+        torch.testing.assert_close(
+            trained.evidence.bank.rows[batch.index].float(), rows, rtol=1e-2, atol=1e-3
+        )
+        assert torch.equal(trained.evidence.bank.label[batch.index], batch.target.emotion)
+    torch.testing.assert_close(trained.evidence.prior, torch.tensor([2.0, 10, 3, 4, 5, 6, 7]) / 37)
 
 
 def test_bank_is_capped_in_the_proportions_of_the_classes(tmp_path):
     method = sser(bank_size=14)
     fit(method, tmp_path, max_steps=3)
-    assert method.bank.label.sum(0).tolist() == [2] * 7
+    assert method.evidence.bank.label.sum(0).tolist() == [2] * 7
 
 
 @pytest.mark.parametrize(("accumulate", "after"), [(1, 2), (1, 3), (1, 7), (2, 4), (2, 7)])
@@ -156,11 +158,13 @@ def test_belief_is_the_coupled_evidence_of_both_views(trained):
         pseudo = trained.pseudo_label(unlabeled)
         p_mod, p_img = torch.zeros(6, 7), torch.zeros(6, 7)
         for view in unlabeled.weak:
-            old, new = trained.snapshot(view), trained.teacher.module(view)
+            old, new = trained.evidence.snapshot(view), trained.teacher.module(view)
             p_mod += (0.5 * old.logits.softmax(-1) + 0.5 * new.logits.softmax(-1)) / 2
             rows = activation_matrix(old.maps)
-            p_img += image_evidence(rows, trained.bank.rows, trained.bank.label, 10, 0.1) / 2
-    p_ci = couple(p_mod, p_img, trained.prior)
+            p_img += (
+                image_evidence(rows, trained.evidence.bank.rows, trained.evidence.bank.label, 10, 0.1) / 2
+            )
+    p_ci = couple(p_mod, p_img, trained.evidence.prior)
     torch.testing.assert_close(pseudo.target.emotion, sharpen(p_ci, 0.5), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(pseudo.confidence, p_ci.max(-1).values, rtol=1e-3, atol=1e-5)
     assert torch.equal(pseudo.weight, accept(p_ci, p_mod, p_img, 0.3).float())
@@ -170,35 +174,35 @@ def test_belief_is_the_coupled_evidence_of_both_views(trained):
 @pytest.mark.parametrize(("omega", "network"), [(0.0, "teacher"), (1.0, "snapshot")])
 def test_omega_weighs_the_stages(trained, omega, network):
     _, unlabeled = pair(trained)
-    chosen = trained.snapshot if network == "snapshot" else trained.teacher.module
-    trained.omega = omega
+    chosen = trained.evidence.snapshot if network == "snapshot" else trained.teacher.module
+    trained.evidence.omega = omega
     try:
         with torch.no_grad():
-            p_mod, _, _ = trained.evidence(unlabeled.weak)
+            p_mod, _, _ = trained.evidence(unlabeled.weak, trained.served)
             expected = torch.stack([chosen(view).logits.softmax(-1) for view in unlabeled.weak]).mean(0)
-            other = trained.snapshot if network == "teacher" else trained.teacher.module
+            other = trained.evidence.snapshot if network == "teacher" else trained.teacher.module
             against = torch.stack([other(view).logits.softmax(-1) for view in unlabeled.weak]).mean(0)
     finally:
-        trained.omega = 0.5
+        trained.evidence.omega = 0.5
     torch.testing.assert_close(p_mod, expected, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(p_mod, against, rtol=1e-3, atol=1e-5)
 
 
 def test_model_alone_does_not_ask_the_bank(trained):
     _, unlabeled = pair(trained)
-    rows = trained.bank.rows
+    rows = trained.evidence.bank.rows
     try:
         changed = {}
         for coupling in ("model", "product", "image"):
             trained.coupling = coupling
             beliefs = []
             for bank in (rows, rows.flip(0)):  # the labels of other faces
-                trained.bank.rows = bank
+                trained.evidence.bank.rows = bank
                 with torch.no_grad():
                     beliefs.append(trained.pseudo_label(unlabeled).target.emotion)
             changed[coupling] = not torch.equal(*beliefs)
     finally:
-        trained.bank.rows, trained.coupling = rows, "product"
+        trained.evidence.bank.rows, trained.coupling = rows, "product"
     assert changed == {"model": False, "product": True, "image": True}
 
 
@@ -209,7 +213,7 @@ def test_valence_and_arousal_come_from_the_models(tmp_path):
     _, unlabeled = pair(method)
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
-        networks = (method.snapshot, method.teacher.module)
+        networks = (method.evidence.snapshot, method.teacher.module)
         answers = [network(view).valence_arousal for view in unlabeled.weak for network in networks]
     expected = torch.stack(answers).mean(0)
     torch.testing.assert_close(pseudo.target.valence_arousal, expected, rtol=1e-3, atol=1e-5)
@@ -319,14 +323,14 @@ def test_one_stage_alone_never_believes(tmp_path):
 def test_no_gradient_reaches_teacher_and_snapshot(trained):
     labeled, unlabeled = pair(trained)
     trained.train()
-    assert not any(m.training for m in (*trained.snapshot.modules(), *trained.teacher.modules()))
+    assert not any(m.training for m in (*trained.evidence.snapshot.modules(), *trained.teacher.modules()))
     with torch.no_grad():
         pseudo = trained.pseudo_label(unlabeled)
     assert pseudo.weight.sum() > 0
     trained.zero_grad()
     sum(trained.losses(labeled, unlabeled, pseudo).values()).backward()
     trained.eval()
-    for network in (trained.snapshot, trained.teacher):
+    for network in (trained.evidence.snapshot, trained.teacher):
         assert all(p.grad is None and not p.requires_grad for p in network.parameters())
     assert all(p.grad is not None for p in trained.student.parameters())
     trained.zero_grad()
