@@ -28,8 +28,11 @@ HEADLINE = {
     "ccc_arousal": "CCC arousal",
 }
 """The metrics that a table shows, where any row has them, and their headings; a row has fractions for %."""
-TRAINING = {"audit/coverage": "coverage %", "audit/purity": "purity %"}
-"""Likewise, of the pseudo-labels of the last epoch: share of the faces, and share of them that was right."""
+TRAINING = {"val/score": "validation score %", "audit/coverage": "coverage %", "audit/purity": "purity %"}
+"""Likewise, of the training: the score that chose the epoch; how many faces had a pseudo-label in
+the last epoch, and how many of those a right one."""
+FLOOR = "floor"
+"""Name of the run that learns from the labels alone; the others are held against it, seed by seed."""
 NOT_RUN = "not run"
 
 
@@ -86,6 +89,8 @@ def summarise(rows: Sequence[Row], planned: Iterable[str] = ()) -> Summary:
     """Give one line per method: mean ± sample standard deviation of its test metrics over seeds.
 
     Metrics are those of the epoch chosen on the validation faces, and then the accuracy at the last epoch.
+    The gain is that in accuracy over the floor or, for a run NAME-VARIATION, over the run NAME: seed by seed,
+    as a seed means the same labeled faces, so that what the two share does not blur it.
 
     Args:
         rows: rows of one results file.
@@ -98,8 +103,10 @@ def summarise(rows: Sequence[Row], planned: Iterable[str] = ()) -> Summary:
     columns |= {
         column: heading for column, heading in TRAINING.items() if any(row.get(column) for row in rows)
     }
+    names = list(dict.fromkeys([*planned, *(row["name"] for row in rows)]))
+    gains = {name: _gain(name, names, rows) for name in names}
     lines = []
-    for name in dict.fromkeys([*planned, *(row["name"] for row in rows)]):
+    for name in names:
         mine = [row for row in rows if row["name"] == name]
         labels = ", ".join(dict.fromkeys(row.get("labels", "") for row in mine))
         cells = [
@@ -108,8 +115,26 @@ def summarise(rows: Sequence[Row], planned: Iterable[str] = ()) -> Summary:
             else "–"
             for column, heading in columns.items()
         ]
-        lines.append([name, labels, str(len(mine)), *cells])
-    return Summary(["method", "labels", "seeds", *columns.values()], lines)
+        gain = [gains[name] or "–"] if any(gains.values()) else []
+        lines.append([name, labels, str(len(mine)), *cells[:1], *gain, *cells[1:]])
+    accuracy, *others = columns.values()
+    gain = ["gain in points over"] if any(gains.values()) else []
+    return Summary(["method", "labels", "seeds", accuracy, *gain, *others], lines)
+
+
+def _gain(name: str, names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Paired difference in accuracy to the run that this one is to be compared with; empty without one."""
+    whole = max((other for other in names if name.startswith(f"{other}-")), key=len, default=FLOOR)
+    mine, other = (
+        {
+            row["seed"]: float(row["selected/accuracy"])
+            for row in rows
+            if row["name"] == each and row.get("selected/accuracy")
+        }
+        for each in (name, whole)
+    )
+    differences = [mine[seed] - other[seed] for seed in mine.keys() & other.keys()]
+    return f"{_mean(differences, 100, sign='+')} {whole}" if differences and name != whole else ""
 
 
 def table(file: Path, planned: Iterable[str] = ()) -> str:
@@ -163,8 +188,8 @@ def _key(row: Row) -> tuple[str, ...]:
     return tuple(row[column] for column in KEY)
 
 
-def _mean(values: Sequence[float], scale: int) -> str:
+def _mean(values: Sequence[float], scale: int, sign: str = "") -> str:
     if not values:
         return NOT_RUN
-    mean = f"{scale * statistics.fmean(values):.2f}"
+    mean = f"{scale * statistics.fmean(values):{sign}.2f}"
     return f"{mean} ± {scale * statistics.stdev(values):.2f}" if len(values) > 1 else mean

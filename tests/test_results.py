@@ -131,14 +131,39 @@ def test_readme_without_markers_is_an_error(tmp_path):
 
 def test_what_was_believed_stands_beside_what_came_of_it(tmp_path):
     file = tmp_path / "results.csv"
-    add_row(file, row("floor", 0, 0.5))
+    add_row(file, row("floor", 0, 0.5, **{"val/score": 0.5}))
     for seed, purity in enumerate((0.8, 0.9)):
-        add_row(file, row("fixmatch", seed, 0.5, **{"audit/coverage": 0.5, "audit/purity": purity}))
+        training = {"val/score": 0.6, "audit/coverage": 0.5, "audit/purity": purity}
+        add_row(file, row("fixmatch", seed, 0.5, **training))
     summary = summarise(read_rows(file), ["later"])
-    assert summary.header[-2:] == ["coverage %", "purity %"]
-    believed = {line[0]: line[-2:] for line in summary.lines}
+    assert summary.header[-3:] == ["validation score %", "coverage %", "purity %"]
+    believed = {line[0]: line[-3:] for line in summary.lines}
     assert believed == {
-        "later": ["–", "–"],
-        "floor": ["–", "–"],  # which believes nothing
-        "fixmatch": ["50.00 ± 0.00", "85.00 ± 7.07"],
+        "later": ["–", "–", "–"],
+        "floor": ["50.00", "–", "–"],  # which believes nothing
+        "fixmatch": ["60.00 ± 0.00", "50.00 ± 0.00", "85.00 ± 7.07"],
+    }
+
+
+def test_gains_are_paired_by_seed_and_over_what_a_run_varies():
+    rows = [
+        {"name": name, "seed": str(seed), "selected/accuracy": str(accuracy)}
+        for name, accuracies in {
+            "floor": {0: 0.4, 1: 0.6},
+            "sser": {0: 0.5, 1: 0.7, 2: 0.1},  # the floor has no third seed
+            "sser-no_amt": {0: 0.48, 1: 0.64},
+            "sser-no_amt-twice": {1: 0.66},
+            "sserious": {0: 0.3},
+        }.items()
+        for seed, accuracy in accuracies.items()
+    ]
+    summary = summarise(rows, ["later"])
+    assert summary.header[3:5] == ["accuracy %", "gain in points over"]
+    assert {line[0]: line[4] for line in summary.lines} == {
+        "later": "–",
+        "floor": "–",
+        "sser": "+10.00 ± 0.00 floor",
+        "sser-no_amt": "-4.00 ± 2.83 sser",
+        "sser-no_amt-twice": "+2.00 sser-no_amt",
+        "sserious": "-10.00 floor",
     }
