@@ -11,10 +11,9 @@ from fer_lightning.losses.contrastive import supervised_contrastive
 from fer_lightning.losses.rank import high_group, rank_regularization
 from fer_lightning.methods.about import About
 from fer_lightning.methods.fixmatch import FixMatch
-from fer_lightning.mixup import mix
 from fer_lightning.models.amending import Amending, Sharing
 from fer_lightning.models.network import FaceNetwork, Pool, Projection
-from fer_lightning.models.uncertain_heads import Uncertainty, relative_share, uncertain_head
+from fer_lightning.models.uncertain_heads import Uncertainty, mixed_with_partners, uncertain_head
 from fer_lightning.pseudo_labels import PseudoLabels
 from fer_lightning.relabeling import Relabeling
 from fer_lightning.task import Output
@@ -153,7 +152,10 @@ class SCLUERMARM(FixMatch):
         certainty: Tensor | None = None
         if self.uncertainty != "none":
             certainty = self.student.head.certainty(x)  # type: ignore[operator]
-        terms = {"supervised": self._supervised(x, target, certainty)}
+        learnt = x, target
+        if self.uncertainty == "rul" and certainty is not None:
+            learnt = mixed_with_partners(x, target, certainty)
+        terms = {"supervised": self.task.supervised(*learnt)}
         if self.lambda_scl:
             h, label = self._projection(x), target.label
             terms["scl"] = self.lambda_scl * supervised_contrastive(h, label, self.temperature, label >= 0)
@@ -173,15 +175,6 @@ class SCLUERMARM(FixMatch):
         """Let the labels of the next epoch take effect."""
         if self.relabeling is not None:
             self.relabeling.commit()
-
-    def _supervised(self, x: Output, target: Target, certainty: Tensor | None) -> Tensor:
-        """Return the loss against labels; relative uncertainty learns two faces from their mixture."""
-        if self.uncertainty == "rul" and certainty is not None:
-            order = torch.randperm(len(certainty), device=certainty.device)
-            share = relative_share(certainty, order)[:, None]
-            x = x._replace(logits=mix(x.logits, share, order))
-            target = target._replace(emotion=mix(target.emotion, torch.full_like(share, 0.5), order))
-        return self.task.supervised(x, target)
 
     def _projection(self, x: Output) -> Tensor:
         """Return the (B, P) rows of unit length to contrast."""

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fer_lightning.data.batch import Target
+from fer_lightning.mixup import mix
 from fer_lightning.task import Output, Task
 
 Uncertainty = Literal["scn", "rul", "entropy", "none"]
@@ -107,3 +109,22 @@ def relative_share(certainty: Tensor, order: Tensor) -> Tensor:
         (B,) in (0, 1).
     """
     return (certainty[order] - certainty).sigmoid()
+
+
+def mixed_with_partners(output: Output, target: Target, certainty: Tensor) -> tuple[Output, Target]:
+    """Mix the logits of each face with those of another, drawn at random, by ``relative_share``.
+
+    Relative Uncertainty Learning: half of the target of a mixture is the one's and half the other's.
+
+    Args:
+        output: of B faces; what is not a logit stays as it is.
+        target: likewise.
+        certainty: (B,) ``-log s``.
+    """
+    order = torch.randperm(len(certainty), device=certainty.device)
+    share = relative_share(certainty, order)[:, None]
+    half = torch.full_like(share, 0.5)
+    return (
+        output._replace(logits=mix(output.logits, share, order)),
+        target._replace(emotion=mix(target.emotion, half, order)),
+    )
