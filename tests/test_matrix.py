@@ -1,4 +1,5 @@
 import fcntl
+import inspect
 import io
 import json
 import os
@@ -7,13 +8,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+import fer_lightning.methods
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
 from fer_lightning.matrix import _rich, read_matrix, run_cells, run_matrix, show_results
+from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.results import add_row, read_rows, summarise
 
 # Stands in for `python -m fer_lightning`: leaves the files of a run, and its own command line in calls.txt.
@@ -374,3 +379,25 @@ def test_the_table_of_a_narrow_terminal_cuts_nothing_off(tmp_path):
     assert "…" not in drawn
     assert "scl_uerm_arm" in drawn
     assert "100.00" in drawn
+
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+MATRICES = [file.name for file in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in file.read_text()]
+
+
+def options_of(*classes):
+    return {name for of in classes for name in inspect.signature(of.__init__).parameters}
+
+
+@pytest.mark.parametrize("file", MATRICES)
+def test_the_matrices_of_the_repository_name_options_that_exist(file, monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    for cell in read_matrix(EXPERIMENTS / file).cells():
+        contents = [yaml.safe_load(Path(config).read_text()) for config in cell.configs]
+        (method,) = [content["model"]["class_path"] for content in contents if "model" in content]
+        chosen = getattr(fer_lightning.methods, method.rpartition(".")[2])
+        parents = [c for c in chosen.__mro__ if issubclass(c, SemiSupervised)]
+        known = {f"model.{name}" for name in options_of(*parents)}
+        known |= {f"data.{name}" for name in options_of(SemiSupervisedFaces)}
+        asked = {name for name in cell.args if not name.startswith("trainer.")}
+        assert asked <= known, (str(cell), asked - known)
