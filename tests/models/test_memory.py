@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize, one_hot
 
+from fer_lightning.data.batch import Evaluated, Target
 from fer_lightning.models import memory
 from fer_lightning.models.memory import FaceMemory, Queue, aggregate, similarity, similarity_logits, unfold
 
@@ -284,3 +285,16 @@ class TestMatching:
             unfolded, mean = unfold(s, self.labels, self.p), aggregate(s, self.labels)
         assert torch.equal(unfolded, unfold(s, self.labels, self.p))
         assert torch.equal(mean, aggregate(s, self.labels))
+
+
+def test_filling_leaves_out_what_fills_a_batch():
+    kept = FaceMemory(2, 3)
+    kept.resize(3)
+    images = torch.arange(4.0)[:, None].expand(4, 2)
+    emotion = torch.eye(3)[[0, 1, 2, 2]]
+    emotion[1] = torch.nan
+    target = Target(emotion, torch.full((4, 2), torch.nan))
+    kept.fill([Evaluated(images, target, torch.tensor([2, 0, 1, -1]))], lambda x: x + 1)
+    assert kept.written.all()
+    assert kept.features.tolist() == [[2, 2], [3, 3], [1, 1]]
+    assert kept.probability.tolist() == [[0, 0, 0], [0, 0, 1], [1, 0, 0]]

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from fer_lightning.data.batch import Target
 from fer_lightning.losses.classification import soft_cross_entropy
 from fer_lightning.mixup import mix
 from fer_lightning.models.uncertain_heads import (
     EntropyHead,
     ImportanceHead,
     RelativeHead,
+    mixed_with_partners,
     relative_share,
     uncertain_head,
 )
@@ -99,3 +101,20 @@ def test_heads_by_name(uncertainty, kind):
         assert certainty.shape == (4,)
         assert certainty.dtype == torch.float32
         assert certainty.requires_grad
+
+
+def test_mixtures_have_the_share_of_the_uncertain_and_half_of_each_target():
+    torch.manual_seed(0)
+    logits, certainty = torch.randn(6, 3), torch.randn(6)
+    target = Target(torch.eye(3).repeat(2, 1), torch.full((6, 2), torch.nan))
+    torch.manual_seed(4)
+    mixed, learnt = mixed_with_partners(Output(logits, logits, logits, logits, logits), target, certainty)
+    torch.manual_seed(4)
+    order = torch.randperm(6)
+    assert (order != torch.arange(6)).any()
+    for i, j in enumerate(order.tolist()):
+        s_i, s_j = (-certainty[i]).exp(), (-certainty[j]).exp()
+        share = s_i / (s_i + s_j)
+        torch.testing.assert_close(mixed.logits[i], share * logits[i] + (1 - share) * logits[j])
+        torch.testing.assert_close(learnt.emotion[i], (target.emotion[i] + target.emotion[j]) / 2)
+    assert torch.equal(mixed.features, logits)
