@@ -49,7 +49,7 @@ class DTASNL(SemiSupervised):
         scope: a threshold per ``class``, or one for all (``global``).
         update: of the threshold, after each ``iteration`` or each ``epoch`` (then Ada-CM's).
         beta: highest threshold of ``labeled``.
-        floor: lowest threshold of ``labeled``; 0.6 where few faces reach 0.8.
+        floor: lowest threshold of ``labeled`` (Ada-CM's is 0.8).
         momentum: of the running means.
         snl: whether to learn from complementary labels.
         select: which emotions are complementary: those below ``tau_n`` (``prob``), those outside the
@@ -90,7 +90,7 @@ class DTASNL(SemiSupervised):
         scope: Literal["class", "global"] = "class",
         update: Literal["iteration", "epoch"] = "iteration",
         beta: float = 0.97,
-        floor: float = 0.8,
+        floor: float = 0.6,
         momentum: float = 0.99,
         snl: bool = True,
         select: Literal["prob", "topk", "lowest"] = "prob",

@@ -40,8 +40,8 @@ class SSER(SemiSupervised):
                                                     matrix; two weak views, the second mirrored
         "the multi-stage model"                   p_mod: omega snapshot of the stage before + (1 - omega)
                                                     teacher; a new snapshot and bank at each stage
-        "coupling effect", "high-confidence"      p_ci ~ p_mod p_img / prior, believed if max p_ci >= tau_ci
-                                                    and both name the same emotion
+        "coupling effect", "high-confidence"      p_ci: p_mod, or p_mod p_img / prior; believed if p_ci is at
+                                                    least tau_ci and both name the same emotion
         "entropy minimization and consistency     target p_ci^(1/T); lambda_u H(target, strong view) and
           regularization"                           lambda_e H(strong view), which rises over the first
                                                     fifth of stage 1
@@ -60,8 +60,9 @@ class SSER(SemiSupervised):
         n_cap: believed strong views, at most, that join the labeled faces in the triplet loss.
         amt_matrix: what a distance between images compares: ``activation`` matrices, their ``gram`` matrices,
             or ``pooled`` features.
-        coupling: ``product``; for comparison ``mean``, ``agreement`` (the models, where images agree),
-            ``model`` or ``image``.
+        coupling: ``agreement`` (the models, where images agree), the best at equal coverage in
+            ``experiments/choices.yaml``; ``product``, for which ``tau_ci`` is 0.98; ``mean``; and, to compare
+            with, ``model`` or ``image`` alone.
         omega: share of the snapshot in the evidence of the models, in [0, 1].
         k: labeled faces that are asked about an unlabeled one.
         t: temperature of their squared distances.
@@ -87,13 +88,13 @@ class SSER(SemiSupervised):
 
     def __init__(
         self,
-        tau_ci: float = 0.98,
+        tau_ci: float = 0.8,
         lambda_u: float = 1.0,
         lambda_amt: float = 0.3,
         m: float = 0.2,
         n_cap: int = 64,
         amt_matrix: Form = "activation",
-        coupling: Coupling = "product",
+        coupling: Coupling = "agreement",
         omega: float = 0.5,
         k: int = 10,
         t: float = 0.1,

@@ -152,8 +152,10 @@ def test_believes_without_data_and_trainer_what_it_believed(trained, tmp_path):
 # What is believed
 
 
-def test_belief_is_the_coupled_evidence_of_both_views(trained):
+@pytest.mark.parametrize("coupling", ["agreement", "product", "mean"])
+def test_belief_is_the_coupled_evidence_of_both_views(trained, coupling, monkeypatch):
     _, unlabeled = pair(trained)
+    monkeypatch.setattr(trained, "coupling", coupling)
     with torch.no_grad():
         pseudo = trained.pseudo_label(unlabeled)
         p_mod, p_img = torch.zeros(6, 7), torch.zeros(6, 7)
@@ -164,10 +166,10 @@ def test_belief_is_the_coupled_evidence_of_both_views(trained):
             p_img += (
                 image_evidence(rows, trained.evidence.bank.rows, trained.evidence.bank.label, 10, 0.1) / 2
             )
-    p_ci = couple(p_mod, p_img, trained.evidence.prior)
+    p_ci = couple(p_mod, p_img, trained.evidence.prior, coupling)
     torch.testing.assert_close(pseudo.target.emotion, sharpen(p_ci, 0.5), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(pseudo.confidence, p_ci.max(-1).values, rtol=1e-3, atol=1e-5)
-    assert torch.equal(pseudo.weight, accept(p_ci, p_mod, p_img, 0.3).float())
+    assert torch.equal(pseudo.weight, accept(p_ci, p_mod, p_img, 0.3, coupling).float())
     assert pseudo.threshold.tolist() == pytest.approx([0.3] * 7)
 
 
@@ -190,7 +192,7 @@ def test_omega_weighs_the_stages(trained, omega, network):
 
 def test_model_alone_does_not_ask_the_bank(trained):
     _, unlabeled = pair(trained)
-    rows = trained.evidence.bank.rows
+    rows, default = trained.evidence.bank.rows, trained.coupling
     try:
         changed = {}
         for coupling in ("model", "product", "image"):
@@ -202,7 +204,7 @@ def test_model_alone_does_not_ask_the_bank(trained):
                     beliefs.append(trained.pseudo_label(unlabeled).target.emotion)
             changed[coupling] = not torch.equal(*beliefs)
     finally:
-        trained.evidence.bank.rows, trained.coupling = rows, "product"
+        trained.evidence.bank.rows, trained.coupling = rows, default
     assert changed == {"model": False, "product": True, "image": True}
 
 
