@@ -4,8 +4,8 @@
 
 A network next to nothing looks at images of 16 pixels, so that what is left is what a method does with its
 answers: similarities, graphs, triplets, memories. The batch is doubled, then the number of labeled faces,
-which is the length of the memories of them, is made four times as large. Linear in batch times memory is up to
-2 and up to 4; CoMatch's queue, which is some batches long, doubles with the batch. Ratios are medians over
+which is the length of the memories of them, is made four times as large. Linear in batch times memory is up
+to 2 and up to 4; CoMatch's queue, which is some batches long, doubles with the batch. Ratios are medians over
 the turns of ``methods.py``, whose numbers these are.
 """
 
