@@ -188,12 +188,18 @@ def _of_text(
 
 
 def _identity(name: str) -> Any:
-    """What stands for a model in the cache: its name, or the state of the local files."""
+    """What stands for a model in the cache: its name, or what is in its local files."""
     path = Path(name.removeprefix("local-dir:"))
     if not path.exists():
         return name
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return [(p.relative_to(path).as_posix(), _digest(p)) for p in files]
+
+
+def _digest(file: Path) -> str:
+    """The hash of a file's content: two files of one size can be written in one tick of the clock."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _open_clip(model: str, pretrained: str | None, sentences: list[str]) -> Tensor:

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 import types
 
@@ -151,7 +152,7 @@ def test_embeddings_are_encoded_once_for_each_model_prompt_and_emotions(clip_fol
     for file in files:
         file.write_bytes(b"cut off")
     assert torch.equal(text_anchors("open_clip", SEVEN, 12, **of), first)
-    # Other weights under the same name are another model.
+    # Other weights under the same name are another model, even if they have the same size and time.
     weights = torch.load(clip_folder / "open_clip_pytorch_model.bin", weights_only=True)
     for name in ("one", "two"):
         torch.save(
@@ -164,6 +165,7 @@ def test_embeddings_are_encoded_once_for_each_model_prompt_and_emotions(clip_fol
     rows = []
     for name in ("one", "two"):
         (tmp_path / name).replace(file)
+        os.utime(file, (0, 0))
         rows.append(text_anchors("open_clip", SEVEN, 12, model=config.stem, pretrained=str(file)))
     assert torch.equal(rows[0], first)
     assert not torch.equal(rows[1], first)
