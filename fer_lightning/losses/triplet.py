@@ -9,7 +9,7 @@ Form = Literal["activation", "gram", "pooled"]
 Mining = Literal["all", "hard"]
 
 BATCH_ALL = 192
-"""Images up to which all triplets of a batch are looked at; there are as many as their cube."""
+"""Images up to which all triplets of labels with distances are looked at; there are as many as their cube."""
 
 
 def activation_matrix(maps: Tensor, form: Form = "activation") -> Tensor:
@@ -61,7 +61,12 @@ def class_distance(label: Tensor) -> Tensor:
 
 
 def triplet_loss(
-    distance: Tensor, rho: Tensor, margin: float = 0.2, eps_rho: float = 0.05, mining: Mining | None = None
+    distance: Tensor,
+    rho: Tensor,
+    margin: float = 0.2,
+    eps_rho: float = 0.05,
+    mining: Mining | None = None,
+    classes: bool = False,
 ) -> Tensor:
     """Mean over the active triplets of ``[d_ap - d_an + margin (rho_an - rho_ap)]_+``.
 
@@ -78,6 +83,8 @@ def triplet_loss(
         eps_rho: gap between labels that must be exceeded.
         mining: ``all`` takes 3 N^3 bytes, ``hard`` a few matrices of N x N; None for ``all`` up to
             ``BATCH_ALL`` images and ``hard`` above.
+        classes: rho is 0, 1 or NaN and ``eps_rho`` below 1. All triplets are then counted by sorting, in
+            N^2 log N steps and a few matrices of N x N, and None is ``all`` with any number of images.
 
     Returns:
         Scalar; 0 with a gradient of 0 if no triplet is active.
@@ -85,24 +92,29 @@ def triplet_loss(
     rho = _without_self(rho)
     # The value of a triplet is s_ap - s_an.
     s = torch.where(rho.isnan(), 0.0, distance - margin * rho)
-    if (mining or ("all" if len(rho) <= BATCH_ALL else "hard")) == "hard":
+    if (mining or ("all" if classes or len(rho) <= BATCH_ALL else "hard")) == "hard":
         value = _hardest(s, rho, eps_rho)
         return value.sum() / (value > 0).sum().clamp(min=1)
     with torch.no_grad():
-        active = _triplets(rho, eps_rho) & (s[:, :, None] > s[:, None, :])
         # Each s counts as often as it stands for a positive less as often as for a negative: nothing of
         # size N^3 is kept for the backward pass.
-        times = active.sum(2) - active.sum(1)
-        count = active.sum().clamp(min=1)
-    return (s * times).sum() / count
+        as_positive, as_negative = _active_of_classes(s, rho) if classes else _active(s, rho, eps_rho)
+        count = as_positive.sum().clamp(min=1)
+    return (s * (as_positive - as_negative)).sum() / count
 
 
-def active_share(distance: Tensor, rho: Tensor, margin: float = 0.2, eps_rho: float = 0.05) -> Tensor:
+def active_share(
+    distance: Tensor, rho: Tensor, margin: float = 0.2, eps_rho: float = 0.05, classes: bool = False
+) -> Tensor:
     """Return which share of all triplets is active, a scalar; 0 if there are none. As ``triplet_loss``."""
     rho = _without_self(rho)
     s = distance - margin * rho
-    triplets = _triplets(rho, eps_rho)
-    active = triplets & (s[:, :, None] > s[:, None, :])
+    if classes:
+        active, _ = _active_of_classes(s, rho)
+        triplets = (rho == 0).sum(1) * (rho == 1).sum(1)
+    else:
+        active, _ = _active(s, rho, eps_rho)
+        triplets = _triplets(rho, eps_rho)
     return active.sum() / triplets.sum().clamp(min=1)
 
 
@@ -114,6 +126,21 @@ def _without_self(rho: Tensor) -> Tensor:
 def _triplets(rho: Tensor, eps_rho: float) -> Tensor:
     """Return (N, N, N) bool: whether anchor, positive and negative are a triplet; a NaN compares as false."""
     return rho[:, None, :] > (rho + eps_rho)[:, :, None]
+
+
+def _active(s: Tensor, rho: Tensor, eps_rho: float) -> tuple[Tensor, Tensor]:
+    """Return (N, N) int64 twice: in how many active triplets of an anchor it is positive, and negative."""
+    active = _triplets(rho, eps_rho) & (s[:, :, None] > s[:, None, :])
+    return active.sum(2), active.sum(1)
+
+
+def _active_of_classes(s: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what ``_active`` does where rho is 0, 1 or NaN: the nearer negatives, the farther positives."""
+    positive, negative = rho == 0, rho == 1
+    s = s.nan_to_num()
+    nearer = torch.searchsorted(s.masked_fill(~negative, torch.inf).sort(1).values, s)
+    not_farther = torch.searchsorted(s.masked_fill(~positive, -torch.inf).sort(1).values, s, right=True)
+    return nearer * positive, (len(s) - not_farther) * negative
 
 
 def _hardest(s: Tensor, rho: Tensor, eps_rho: float) -> Tensor:

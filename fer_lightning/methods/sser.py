@@ -182,8 +182,8 @@ class SSER(SemiSupervised):
         rows, rho = activation_matrix(maps, self.amt_matrix), class_distance(label)
         d = squared_distance(rows, rows)
         if self._watched():
-            self.log("train/active_triplets", active_share(d.detach(), rho, self.m))
-        return {"amt": self.lambda_amt * triplet_loss(d, rho, self.m)}
+            self.log("train/active_triplets", active_share(d.detach(), rho, self.m, classes=True))
+        return {"amt": self.lambda_amt * triplet_loss(d, rho, self.m, classes=True)}
 
     def _watched(self) -> bool:
         return self._trainer is not None and self._trainer.training and self._logged_now()

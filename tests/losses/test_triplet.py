@@ -78,6 +78,7 @@ def test_golden_loss_of_classes(margin, loss, active):
     margin -= 1e-6  # for a margin of 1, the values of two triplets are exactly 0
     assert triplet_loss(d, rho, margin).item() == pytest.approx(loss, abs=2e-6)
     assert active_share(d, rho, margin).item() == pytest.approx(active / 8)
+    assert triplet_loss(d, rho, margin, classes=True).item() == pytest.approx(loss, abs=2e-6)
 
 
 def test_golden_loss_of_valence_and_arousal():
@@ -96,6 +97,25 @@ def test_equals_three_loops(kind, mining, n, margin):
     distance, rho = some(n, kind)
     loss = triplet_loss(distance, rho, margin, 0.05, mining)
     assert loss.item() == pytest.approx(slow(distance, rho, margin, 0.05, mining), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 4, 30, BATCH_ALL + 8])
+@pytest.mark.parametrize("margin", [0.0, 0.2, 1.0])
+def test_counting_by_sorting_changes_nothing(n, margin):
+    distance, rho = some(n, "classes")
+    distance = (distance * 16).round() / 16  # many are equally far, and those are not active without a margin
+    given = distance.clone().requires_grad_(), distance.clone().requires_grad_()
+    losses = [
+        triplet_loss(given[0], rho, margin, mining="all"),
+        triplet_loss(given[1], rho, margin, classes=True),
+    ]
+    assert torch.equal(*losses)
+    sum(losses).backward()
+    assert torch.equal(given[0].grad, given[1].grad)
+    share = active_share(distance, rho, margin)
+    assert torch.equal(share, active_share(distance, rho, margin, classes=True))
+    if n >= 30 and margin == 0.2:
+        assert 0 < share < 1
 
 
 def test_classes_are_the_usual_triplet_loss():
@@ -181,20 +201,21 @@ def test_gradient(form, mining, kind):
     assert torch.autograd.gradcheck(lambda x: triplet_loss(distances(x, form), rho, 1.0, mining=mining), maps)
 
 
-@pytest.mark.parametrize("mining", [None, "hard"])
+@pytest.mark.parametrize("mining", [None, "hard", "classes"])
 @pytest.mark.parametrize("label", [[3], [-1, -1, -1], [0, 0, 0], [0, 1, 2], [0, 0, -1], [-1, 1, 2, -1]])
 def test_no_triplet_gives_zero_and_a_zero_gradient(label, mining):
     maps = torch.rand(len(label), 3, 2, 2, requires_grad=True)
-    loss = triplet_loss(
-        distances(maps), class_distance(torch.tensor(label, dtype=torch.int64)), mining=mining
-    )
+    rho = class_distance(torch.tensor(label, dtype=torch.int64))
+    options = {"classes": True} if mining == "classes" else {"mining": mining}
+    loss = triplet_loss(distances(maps), rho, **options)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(maps.grad, torch.zeros_like(maps))
 
 
 def test_an_empty_batch_has_no_loss():
-    assert triplet_loss(torch.zeros(0, 0), torch.zeros(0, 0)).item() == 0
+    for classes in (False, True):
+        assert triplet_loss(torch.zeros(0, 0), torch.zeros(0, 0), classes=classes).item() == 0
 
 
 @pytest.mark.parametrize("mining", ["all", "hard"])
