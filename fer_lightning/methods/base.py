@@ -223,11 +223,15 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         return {"loss": loss, "pseudo": pseudo}
 
     def _logged_now(self) -> bool:
-        """Whether a logger or the end of the epoch reads this step; Lightning forgets what others log.
+        """Whether a logger or the end of the epoch reads this training step; others are forgotten.
 
-        To log costs a third of a millisecond a value, which a step of a small network on a GPU would feel.
+        To log costs a third of a millisecond a value, which a step of a small network on a GPU would feel. A
+        hook that is called without a trainer logs nothing.
         """
-        return self.trainer.is_last_batch or self.trainer._logger_connector.should_update_logs
+        trainer = self._trainer
+        if trainer is None or not trainer.training:
+            return False
+        return trainer.is_last_batch or trainer._logger_connector.should_update_logs
 
     def _seed_step(self) -> None:
         """Make what a step draws (dropout, mixing) a function of seed, batch number and rank.

@@ -143,7 +143,7 @@ class SITFER(SemiSupervised):
             pseudo = pseudo._replace(weight=(pseudo.confidence > self.tau).to(p))
         elif self.training and self.levels.remembers:
             self.levels.instance.accepted.push(self._key(output), p, pseudo.weight > 0)
-        if self.training and self._trainer is not None and self._logged_now():
+        if self._logged_now():
             for level, said in zip(LEVELS, levels, strict=True):
                 self.log(f"train/confidence/{level}", said.softmax(-1).amax(-1).mean())
         return pseudo

@@ -146,7 +146,7 @@ class SSER(SemiSupervised):
         p_mod, p_img, mood = self.evidence(unlabeled.weak, self.served)
         p_ci = couple(p_mod, p_img, self.evidence.prior, self.coupling, self.epsilon)
         weight = accept(p_ci, p_mod, p_img, self.tau_ci, self.coupling).float()
-        if self._watched():
+        if self._logged_now():
             agree = p_mod.argmax(-1) == p_img.argmax(-1)
             self.log("train/agreement", agree.float().mean())
         pseudo = believed(unlabeled.index, p_ci, mood, self.tau_ci, soft=sharpen(p_ci, self.T))
@@ -181,9 +181,6 @@ class SSER(SemiSupervised):
             return {}
         rows, rho = activation_matrix(maps, self.amt_matrix), class_distance(label)
         d = squared_distance(rows, rows)
-        if self._watched():
+        if self._logged_now():
             self.log("train/active_triplets", active_share(d.detach(), rho, self.m, classes=True))
         return {"amt": self.lambda_amt * triplet_loss(d, rho, self.m, classes=True)}
-
-    def _watched(self) -> bool:
-        return self._trainer is not None and self._trainer.training and self._logged_now()
