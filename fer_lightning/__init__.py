@@ -25,6 +25,6 @@ def load(path: str) -> "SemiSupervised":
     Raises:
         CheckpointError: if the file is none of ours.
     """
-    from fer_lightning.checkpoints import load_method
+    from fer_lightning.inference.load import load_method
 
     return load_method(path)

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Something given is wrong; the message names the file, row or option and says what to do."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is not one of this package, or not for this model."""

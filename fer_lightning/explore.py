@@ -23,8 +23,16 @@ import pandas as pd
 import torch
 import yaml
 
-from fer_lightning.callbacks.belief_counts import BeliefCounts, audit_rows
-from fer_lightning.callbacks.plots import (
+from fer_lightning.data.batch import Evaluated, Target, Unlabeled
+from fer_lightning.data.datamodule import EvaluationBatches, Part, SemiSupervisedFaces, TrainingBatches
+from fer_lightning.data.samplers import BatchKeys, Draws
+from fer_lightning.data.views import CenterView
+from fer_lightning.errors import InputError
+from fer_lightning.inference.load import load_method
+from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.metrics import DIMENSIONS, FaceMetrics
+from fer_lightning.outputs.audit_counts import AuditCounts, audit_rows
+from fer_lightning.outputs.plots import (
     GREY,
     HISTORY,
     audit_figure,
@@ -32,14 +40,6 @@ from fer_lightning.callbacks.plots import (
     new_figure,
     reliability_figure,
 )
-from fer_lightning.checkpoints import load_method
-from fer_lightning.data.batch import Evaluated, Target, Unlabeled
-from fer_lightning.data.datamodule import EvaluationBatches, Part, SemiSupervisedFaces, TrainingBatches
-from fer_lightning.data.samplers import BatchKeys, Draws
-from fer_lightning.data.views import CentreView
-from fer_lightning.errors import InputError
-from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.metrics import DIMENSIONS, FaceMetrics
 from fer_lightning.pseudo_labels import PseudoLabels
 from fer_lightning.task import Prediction, as_target
 
@@ -51,7 +51,7 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 # Of Okabe and Ito, as in the other figures, in an order that leaves the hardest to read on white for last.
-COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#56B4E9", "#000000", "#F0E442")
+COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#56B4E9", "#000000", "#F0E442")
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def believe(run: Run, limit: int | None = None) -> Beliefs:
     truth = run.truth(rows)
     batches = TrainingBatches(data, method.views, run.truth(data.labeled))
     plain = EvaluationBatches(data.faces, rows, truth, data.image_size)
-    counts = BeliefCounts(method.task.classes, torch.device("cpu"))
+    counts = AuditCounts(method.task.classes, torch.device("cpu"))
     believed = []
     for here in _batches(len(rows), data.batch_size * data.mu):
         pseudo = None
@@ -274,7 +274,7 @@ def images(run: Run, rows: Sequence[int] | pd.Index) -> Pixels:
         run: of ``open_run``.
         rows: of ``run.data.faces``, such as the index of a table.
     """
-    view, size = CentreView(), run.data.image_size
+    view, size = CenterView(), run.data.image_size
     shown = [view(run.data.faces.images[int(row)], size, ()) for row in rows]
     return np.stack(shown) if shown else np.empty((0, size, size, 3), np.uint8)
 
@@ -365,7 +365,7 @@ def agreement(table: pd.DataFrame, title: str) -> "Figure":
     places = figure.subplots(1, len(DIMENSIONS), gridspec_kw={"wspace": 0.25})
     for axes, name in zip(places, DIMENSIONS, strict=True):
         axes.plot([-1, 1], [-1, 1], color=GREY, linestyle="--", linewidth=1)
-        axes.scatter(table[f"true_{name}"], table[name], s=9, alpha=0.5, color=COLOURS[4], linewidths=0)
+        axes.scatter(table[f"true_{name}"], table[name], s=9, alpha=0.5, color=COLORS[4], linewidths=0)
         axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
         axes.set(xticks=(-1, -0.5, 0, 0.5, 1), yticks=(-1, -0.5, 0, 0.5, 1))
         axes.set_title(f"{title}: {name}", fontsize=11)
@@ -374,7 +374,7 @@ def agreement(table: pd.DataFrame, title: str) -> "Figure":
 
 
 def embedding(points: Floats, looks: Looks, title: str) -> "Figure":
-    """Draw an embedding in the colours of the true emotions, mistakes as crosses; or else of true valence.
+    """Draw an embedding in the colors of the true emotions, mistakes as crosses; or else of true valence.
 
     Args:
         points: (N, 2), of ``embed``; those of unknown truth are left out.
@@ -393,11 +393,11 @@ def embedding(points: Floats, looks: Looks, title: str) -> "Figure":
         return figure
     truth, wrong = table["truth"].to_numpy(), (table["truth"] != table["prediction"]).to_numpy()
     for number, emotion in enumerate(emotions):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         for some, marker in ((truth == emotion) & ~wrong, "o"), ((truth == emotion) & wrong, "x"):
             label = emotion if marker == "o" else None
             x, y = points[some].T
-            axes.scatter(x, y, s=14, color=colour, marker=marker, linewidths=0.8, label=label)
+            axes.scatter(x, y, s=14, color=color, marker=marker, linewidths=0.8, label=label)
     axes.scatter([], [], s=14, color=GREY, marker="x", linewidths=0.8, label="mistaken")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -439,15 +439,15 @@ def learning_curves(metrics: pd.DataFrame) -> "Figure":
     Args:
         metrics: ``Run.metrics``.
     """
-    losses = [name for name in map(str, metrics) if name.startswith("train/") and name != "train/believed"]
+    losses = [name for name in map(str, metrics) if name.startswith("train/") and name != "train/mean_weight"]
     scores = [f"val/{name}" for name in ("accuracy", "uar", "f1", "ece", "ccc_valence", "ccc_arousal")]
     figure = new_figure(10.5, 3.6, left=0.65, right=0.15, bottom=0.55, top=0.3)
     left, right = figure.subplots(1, 2)
     for axes, names in ((left, losses), (right, scores)):
-        for colour, name in zip(COLOURS, (name for name in names if name in metrics), strict=False):
+        for color, name in zip(COLORS, (name for name in names if name in metrics), strict=False):
             line = metrics.dropna(subset=name)
             marker = "o" if len(line) < 30 else None
-            axes.plot(line["step"], line[name], color=colour, marker=marker, markersize=3.5, label=name)
+            axes.plot(line["step"], line[name], color=color, marker=marker, markersize=3.5, label=name)
         axes.set(xlabel="step")
         axes.grid(axis="y", color="#E0E0E0", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)

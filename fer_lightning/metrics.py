@@ -31,7 +31,7 @@ class FaceMetrics(nn.Module):
             self.confusion = MulticlassConfusionMatrix(task.classes, ignore_index=-1)
             self.calibration = MulticlassCalibrationError(task.classes, n_bins=15, ignore_index=-1)
         if task.valence_arousal:
-            self.agreement = Agreement()
+            self.continuous = ContinuousMetrics()
 
     def update(self, prediction: Prediction, target: Target) -> None:
         """Count a batch; what is unknown is left out."""
@@ -41,7 +41,7 @@ class FaceMetrics(nn.Module):
             self.confusion.update(probability, target.label)
             self.calibration.update(probability, target.label)
         if self.task.valence_arousal:
-            self.agreement.update(prediction.valence_arousal, target.valence_arousal)
+            self.continuous.update(prediction.valence_arousal, target.valence_arousal)
 
     def compute(self) -> dict[str, Tensor]:
         """Return every scalar by its name, and ``score``, by which checkpoints are selected.
@@ -55,7 +55,7 @@ class FaceMetrics(nn.Module):
             values |= self._classes()
             scores.append(values["accuracy"])
         if self.task.valence_arousal:
-            for name, measured in self.agreement.compute().items():
+            for name, measured in self.continuous.compute().items():
                 values |= {f"{name}_{d}": value for d, value in zip(DIMENSIONS, measured, strict=True)}
             scores.append(torch.stack([values[f"ccc_{d}"] for d in DIMENSIONS]).mean())
         values["score"] = torch.stack(scores).mean()
@@ -82,7 +82,7 @@ class FaceMetrics(nn.Module):
                 metric.reset()
 
 
-class Agreement(Metric):
+class ContinuousMetrics(Metric):
     """CCC, PCC, RMSE and SAGR per dimension, over the rows whose target is known.
 
     Not the metrics of torchmetrics: its CCC mixes sample moments (n - 1) with the difference of the means,

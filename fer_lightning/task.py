@@ -106,7 +106,7 @@ class Task:
             loss = loss + squared_error(output.valence_arousal, target.valence_arousal, weight)
         return loss
 
-    def agreement(self, output: Output, target: Target, weight: Tensor) -> Tensor:
+    def mse_consistency(self, output: Output, target: Target, weight: Tensor) -> Tensor:
         """Squared error against weighted pseudo-labels, of probabilities; otherwise like ``consistency``."""
         loss = output.features.new_zeros(())
         if self.classes:

@@ -12,7 +12,7 @@ from fer_lightning.methods import SemiSupervised
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 METHODS: dict[str, type[SemiSupervised]] = {
-    method.__module__.rpartition(".")[2]: method
+    method.__module__.split(".")[2]: method
     for method in map(fer_lightning.methods.__dict__.get, fer_lightning.methods.__all__)
     if method is not SemiSupervised
 }

@@ -15,7 +15,7 @@ TINY = {"backbone": "wrn_10_1", "backbone_arguments": {"width": 0.25}}
 class TinyFaces(FaceDataset):
     """Noisy gray squares, brighter from class to class; valence and arousal follow the class."""
 
-    licence = "none needed"
+    license = "none needed"
 
     def __init__(self, train: int = 140, val: int = 28, test: int = 28, missing: int | None = None) -> None:
         self.counts, self.missing = {"train": train, "val": val, "test": test}, missing
@@ -28,7 +28,7 @@ class TinyFaces(FaceDataset):
         partition = np.repeat(list(self.counts), list(self.counts.values()))
         if self.missing is not None:
             label[(label == self.missing) & (partition == "train")] = (self.missing + 1) % 7
-        mood = np.stack([label / 3 - 1, 1 - label / 3], 1).astype(np.float32)
+        valence_arousal = np.stack([label / 3 - 1, 1 - label / 3], 1).astype(np.float32)
         return Faces(
             dataset=f"tiny{n}",
             taxonomy=BASIC_7,
@@ -36,7 +36,7 @@ class TinyFaces(FaceDataset):
             partition=partition,
             emotion=one_hot(label, 7),
             images=ArrayImages((noise + label[:, None, None] * 25).astype(np.uint8)),
-            valence_arousal=mood,
+            valence_arousal=valence_arousal,
         )
 
 

@@ -16,8 +16,8 @@ from fer_lightning.task import Prediction, as_target
 class FaceMemory(FixMatch):
     """An embedding and a belief of each unlabeled face, written by index on all ranks (SimMatch)."""
 
-    def __init__(self, tau: float = 0.2, **chassis):
-        super().__init__(tau=tau, **chassis)
+    def __init__(self, tau: float = 0.2, **kwargs):
+        super().__init__(tau=tau, **kwargs)
         self.register_buffer("memory", torch.zeros(0, 8))
         self.register_buffer("believed", torch.zeros(0, dtype=torch.long))
 
@@ -40,8 +40,8 @@ class FaceMemory(FixMatch):
 class RelabeledTargets(Supervised):
     """Labels that training may change, committed at the end of an epoch (SCN)."""
 
-    def __init__(self, **chassis):
-        super().__init__(**chassis)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
         self.register_buffer("pending", torch.zeros(0, dtype=torch.long))
 
@@ -64,8 +64,8 @@ class RelabeledTargets(Supervised):
 class EpochMargins(FixMatch):
     """A threshold per class, measured at the end of an epoch by the teacher on all labeled faces (Ada-CM)."""
 
-    def __init__(self, tau: float = 0.2, **chassis):
-        super().__init__(tau=tau, **chassis)
+    def __init__(self, tau: float = 0.2, **kwargs):
+        super().__init__(tau=tau, **kwargs)
         self.register_buffer("margin", torch.full((self.task.classes,), 0.8))
 
     @torch.no_grad()
@@ -85,9 +85,9 @@ class FrozenStages(Supervised):
 
     views = Views(labeled=1, weak=1, strong=1)
 
-    def __init__(self, **chassis):
-        super().__init__(**chassis)
-        self.snapshot = copy.deepcopy(self.served).requires_grad_(False).eval()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.snapshot = copy.deepcopy(self.inference_network).requires_grad_(False).eval()
         self.register_buffer("stage", torch.tensor(0))
 
     def train(self, mode: bool = True):
@@ -98,7 +98,7 @@ class FrozenStages(Supervised):
     def on_train_epoch_start(self) -> None:
         stage = self.current_epoch // 2
         if stage > self.stage:
-            self.snapshot.load_state_dict(self.served.state_dict())
+            self.snapshot.load_state_dict(self.inference_network.state_dict())
             self.stage.fill_(stage)
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
@@ -113,7 +113,7 @@ class FrozenStages(Supervised):
         )
 
     def losses(self, labeled: Labeled, unlabeled, pseudo) -> dict[str, Tensor]:
-        x, s = self.look(labeled.image, unlabeled.strong)
+        x, s = self.forward_views(labeled.image, unlabeled.strong)
         return {
             "supervised": self.task.supervised(x, labeled.target),
             "unlabeled": self.task.consistency(s, pseudo.target, pseudo.weight),
@@ -161,19 +161,19 @@ class Amending(nn.Module):
 class FusedInference(Supervised):
     """Answers with its classifier and the classes' mean features together (SIT-FER)."""
 
-    def __init__(self, **chassis):
-        super().__init__(**chassis)
-        self.register_buffer("centres", torch.zeros(self.task.classes, self.student.head.in_features))
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.register_buffer("centers", torch.zeros(self.task.classes, self.student.head.in_features))
 
     def losses(self, labeled: Labeled, unlabeled, pseudo) -> dict[str, Tensor]:
         output = self.student(labeled.image)
         label, features = gather(labeled.target.label, output.features.detach())
-        self.centres[label] = features
+        self.centers[label] = features
         return {"supervised": self.task.supervised(output, labeled.target)}
 
     def forward(self, images: Tensor) -> Prediction:
         prediction = super().forward(images)
-        near = (-torch.cdist(prediction.features, self.centres)).softmax(-1)
+        near = (-torch.cdist(prediction.features, self.centers)).softmax(-1)
         return prediction._replace(emotion=(prediction.emotion + near) / 2)
 
 

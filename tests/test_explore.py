@@ -109,8 +109,8 @@ class Restless(FixMatch):
 
     seen: list = []  # noqa: RUF012  (of the class: believe() asks a copy)
 
-    def __init__(self, **chassis):
-        super().__init__(**chassis)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.register_buffer("batches", torch.tensor(0))
 
     def pseudo_label(self, unlabeled):
@@ -219,8 +219,8 @@ def test_embedding_marks_the_mistaken(run):
     points = np.arange(56, dtype=np.float32).reshape(28, 2)
     (axes,) = explore.embedding(points, looks, "test").axes
     drawn = {}
-    for group, colour in zip(axes.collections[:-1], np.repeat(explore.COLOURS[:7], 2), strict=True):
-        assert all(matplotlib.colors.same_color(each, colour) for each in group.get_facecolor())
+    for group, color in zip(axes.collections[:-1], np.repeat(explore.COLORS[:7], 2), strict=True):
+        assert all(matplotlib.colors.same_color(each, color) for each in group.get_facecolor())
         drawn |= {tuple(point): len(group.get_paths()[0]) for point in group.get_offsets().tolist()}
     assert len(drawn) == 28
     right = (looks.table["truth"] == looks.table["prediction"]).tolist()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer_lightning.data.batch import Target
-from fer_lightning.metrics import Agreement, FaceMetrics
+from fer_lightning.metrics import ContinuousMetrics, FaceMetrics
 from fer_lightning.task import Prediction, Task
 
 NAN = math.nan
@@ -22,13 +22,13 @@ def one_hot(labels, classes=3):
     return rows
 
 
-def prediction(emotion, mood=None):
-    mood = torch.zeros(len(emotion), 0) if mood is None else mood
-    return Prediction(emotion, mood, torch.zeros(len(emotion), 1))
+def prediction(emotion, valence_arousal=None):
+    valence_arousal = torch.zeros(len(emotion), 0) if valence_arousal is None else valence_arousal
+    return Prediction(emotion, valence_arousal, torch.zeros(len(emotion), 1))
 
 
-def target(emotion, mood=None):
-    return Target(emotion, torch.full((len(emotion), 2), NAN) if mood is None else mood)
+def target(emotion, valence_arousal=None):
+    return Target(emotion, torch.full((len(emotion), 2), NAN) if valence_arousal is None else valence_arousal)
 
 
 def measured(task, guess, truth):
@@ -119,10 +119,10 @@ def faces():
     generator = torch.Generator().manual_seed(0)
     emotion = torch.rand(40, 3, generator=generator).mul(3).softmax(-1)
     labels = torch.randint(-1, 3, (40,), generator=generator).tolist()
-    mood = torch.rand(40, 2, generator=generator) * 2 - 1
-    truth = (mood + torch.randn(40, 2, generator=generator) / 2).clamp(-1, 1)
+    valence_arousal = torch.rand(40, 2, generator=generator) * 2 - 1
+    truth = (valence_arousal + torch.randn(40, 2, generator=generator) / 2).clamp(-1, 1)
     truth[torch.rand(40, 2, generator=generator) < 0.2] = NAN
-    return prediction(emotion, mood), target(one_hot(labels), truth)
+    return prediction(emotion, valence_arousal), target(one_hot(labels), truth)
 
 
 def rows(parts, chosen):
@@ -188,7 +188,7 @@ def test_agreement_gathers_the_rows_of_all_ranks(faces):
     )
     metric.update(guess[:10], truth[:10])
     metric.update(guess[10:25], truth[10:25])
-    alone = Agreement()
+    alone = ContinuousMetrics()
     alone.update(guess, truth)
     for name, value in alone.compute().items():
         torch.testing.assert_close(metric.compute()[name], value)

@@ -28,18 +28,18 @@ def output():
 def target():
     generator = torch.Generator().manual_seed(1)
     emotion = torch.rand(6, 3, generator=generator).softmax(-1)
-    mood = 2 * torch.rand(6, 2, generator=generator) - 1
-    emotion[1], mood[4] = NAN, NAN
-    return Target(emotion, mood)
+    valence_arousal = 2 * torch.rand(6, 2, generator=generator) - 1
+    emotion[1], valence_arousal[4] = NAN, NAN
+    return Target(emotion, valence_arousal)
 
 
 @pytest.mark.parametrize(
-    ("kind", "classes", "mood", "width"),
+    ("kind", "classes", "valence_arousal", "width"),
     [("classes", 3, False, 3), ("valence_arousal", 0, True, 2), ("both", 3, True, 5)],
 )
-def test_kinds(kind, classes, mood, width):
+def test_kinds(kind, classes, valence_arousal, width):
     task = Task.of(kind, ["happy", "sad", "fear"])
-    assert (task.classes, task.valence_arousal, task.width) == (classes, mood, width)
+    assert (task.classes, task.valence_arousal, task.width) == (classes, valence_arousal, width)
     assert task.emotions == ("happiness", "sadness", "fear")[:classes]
     assert task.taxonomy.emotions == task.emotions
 
@@ -52,10 +52,10 @@ def test_emotions_by_name_of_a_taxonomy_keep_its_order():
 def test_the_head_is_split_into_logits_and_bounded_values(kind):
     task = Task.of(kind, ["happy", "sad", "fear"])
     raw = 9 * torch.randn(4, task.width)
-    logits, mood = task.split(raw)
+    logits, valence_arousal = task.split(raw)
     assert torch.equal(logits, raw[:, : task.classes])
-    assert torch.equal(mood, raw[:, task.classes :].tanh())
-    assert mood.shape == (4, 2 * task.valence_arousal)
+    assert torch.equal(valence_arousal, raw[:, task.classes :].tanh())
+    assert valence_arousal.shape == (4, 2 * task.valence_arousal)
 
 
 def test_prediction_holds_probabilities(output):
@@ -68,9 +68,13 @@ def test_prediction_holds_probabilities(output):
 
 def test_supervised_loss_is_the_sum_of_what_is_asked_for(output, target):
     emotion = soft_cross_entropy(output.logits, target.emotion)
-    mood = squared_error(output.valence_arousal, target.valence_arousal)
-    mood = mood + concordance_loss(output.valence_arousal, target.valence_arousal)
-    for kind, expected in (("classes", emotion), ("valence_arousal", mood), ("both", emotion + mood)):
+    valence_arousal = squared_error(output.valence_arousal, target.valence_arousal)
+    valence_arousal = valence_arousal + concordance_loss(output.valence_arousal, target.valence_arousal)
+    for kind, expected in (
+        ("classes", emotion),
+        ("valence_arousal", valence_arousal),
+        ("both", emotion + valence_arousal),
+    ):
         torch.testing.assert_close(
             Task.of(kind, ["happy", "sad", "fear"]).supervised(output, target), expected
         )
@@ -79,8 +83,12 @@ def test_supervised_loss_is_the_sum_of_what_is_asked_for(output, target):
 def test_consistency_weighs_faces_and_leaves_concordance_out(output, target):
     weight = torch.tensor([1, 1, 0.5, 0, 1, 0])
     emotion = soft_cross_entropy(output.logits, target.emotion, weight)
-    mood = squared_error(output.valence_arousal, target.valence_arousal, weight)
-    for kind, expected in (("classes", emotion), ("valence_arousal", mood), ("both", emotion + mood)):
+    valence_arousal = squared_error(output.valence_arousal, target.valence_arousal, weight)
+    for kind, expected in (
+        ("classes", emotion),
+        ("valence_arousal", valence_arousal),
+        ("both", emotion + valence_arousal),
+    ):
         loss = Task.of(kind, ["happy", "sad", "fear"]).consistency(output, target, weight)
         torch.testing.assert_close(loss, expected)
 
@@ -88,8 +96,12 @@ def test_consistency_weighs_faces_and_leaves_concordance_out(output, target):
 def test_agreement_weighs_faces_and_squares_differences_of_probabilities(output, target):
     weight = torch.tensor([1, 1, 0.5, 0, 1, 0])
     emotion = squared_difference(output.logits.softmax(-1), target.emotion, weight)
-    mood = squared_error(output.valence_arousal, target.valence_arousal, weight)
-    for kind, expected in (("classes", emotion), ("valence_arousal", mood), ("both", emotion + mood)):
+    valence_arousal = squared_error(output.valence_arousal, target.valence_arousal, weight)
+    for kind, expected in (
+        ("classes", emotion),
+        ("valence_arousal", valence_arousal),
+        ("both", emotion + valence_arousal),
+    ):
         loss = Task.of(kind, ["happy", "sad", "fear"]).agreement(output, target, weight)
         torch.testing.assert_close(loss, expected)
 
@@ -99,16 +111,16 @@ def test_nothing_believed_leaves_nothing_to_learn(kind, output, target):
     output = Output(*(part.requires_grad_() for part in output))
     task = Task.of(kind, ["happy", "sad", "fear"])
     task.consistency(output, target, torch.zeros(6)).backward()
-    task.agreement(output, target, torch.zeros(6)).backward()
+    task.mse_consistency(output, target, torch.zeros(6)).backward()
     for part in (output.logits, output.valence_arousal):
         assert part.grad is None or part.grad.abs().sum() == 0
 
 
 def test_predictions_become_targets():
-    emotion, mood = torch.rand(3, 4).bfloat16(), torch.rand(3, 2)
-    target = as_target(emotion, mood)
+    emotion, valence_arousal = torch.rand(3, 4).bfloat16(), torch.rand(3, 2)
+    target = as_target(emotion, valence_arousal)
     assert target.emotion.dtype == torch.float32
-    assert torch.equal(target.valence_arousal, mood)
+    assert torch.equal(target.valence_arousal, valence_arousal)
     unknown = as_target(emotion, torch.zeros(3, 0)).valence_arousal
     assert unknown.shape == (3, 2)
     assert unknown.isnan().all()

@@ -11,17 +11,17 @@ M = TypeVar("M", bound=SemiSupervised)
 
 
 def varied_batch(labeled: int = 7, unlabeled: int = 12) -> tuple[Labeled, Unlabeled]:
-    """Faces of one colour each under noise; the labeled ones show the emotions in turn, moods unknown."""
+    """Faces of one color each under noise; the labeled ones show the emotions in turn, valence and arousal unknown."""
     generator = torch.Generator().manual_seed(0)
-    colour = torch.rand(labeled + unlabeled, 3, 1, 1, generator=generator)
+    color = torch.rand(labeled + unlabeled, 3, 1, 1, generator=generator)
 
-    def view(colours: torch.Tensor, noise: float) -> torch.Tensor:
-        pixels = colours + noise * torch.randn(len(colours), 3, 16, 16, generator=generator)
+    def view(colors: torch.Tensor, noise: float) -> torch.Tensor:
+        pixels = colors + noise * torch.randn(len(colors), 3, 16, 16, generator=generator)
         return (255 * pixels.clamp(0, 1)).to(torch.uint8)
 
     target = Target(torch.eye(7)[torch.arange(labeled) % 7], torch.full((labeled, 2), torch.nan))
-    known = Labeled(view(colour[:labeled], 0.1), target, torch.arange(labeled))
-    weak, strong = view(colour[labeled:], 0.1), view(colour[labeled:], 0.4)
+    known = Labeled(view(color[:labeled], 0.1), target, torch.arange(labeled))
+    weak, strong = view(color[labeled:], 0.1), view(color[labeled:], 0.4)
     return known, Unlabeled(weak, strong, torch.arange(unlabeled))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
-from fer_lightning.method_table import methods
+from fer_lightning.cli.methods import methods
 
 STEP = Path(__file__).with_name("methods.py")
 

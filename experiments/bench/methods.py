@@ -30,8 +30,8 @@ from jsonargparse import auto_cli
 from training_step import NoiseFaces, Stopwatch
 
 import fer_lightning.methods
+from fer_lightning.cli.methods import methods
 from fer_lightning.data.datamodule import SemiSupervisedFaces
-from fer_lightning.method_table import methods
 
 CONFIGS = Path(__file__).parents[1] / "methods"
 
@@ -41,7 +41,7 @@ def step(name: str, options: dict[str, Any]) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     method_class = getattr(fer_lightning.methods, name)
-    config = yaml.safe_load((CONFIGS / f"{method_class.__module__.rpartition('.')[2]}.yaml").read_text())
+    config = yaml.safe_load((CONFIGS / f"{method_class.__module__.split('.')[2]}.yaml").read_text())
     asked = config["model"].get("init_args", {}) | {"labeled_only_steps": 0}
     torch.manual_seed(0)
     network = {key: options[key] for key in ("backbone", "backbone_arguments")}

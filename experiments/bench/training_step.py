@@ -156,8 +156,8 @@ def bare_loader(method: SemiSupervised, data: SemiSupervisedFaces, total: int, d
         taken=lambda: 0,
     )
     emotion = torch.from_numpy(data.faces.emotion[data.labeled])
-    mood = torch.from_numpy(data.faces.valence_arousal[data.labeled])
-    batches = TrainingBatches(data, method.views, Target(emotion, mood))
+    valence_arousal = torch.from_numpy(data.faces.valence_arousal[data.labeled])
+    batches = TrainingBatches(data, method.views, Target(emotion, valence_arousal))
     pinned = device == "cuda"
     return Loader(
         batches,

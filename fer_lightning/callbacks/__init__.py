@@ -5,24 +5,25 @@ from pathlib import Path
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from fer_lightning.callbacks.audit import PseudoLabelAudit
-from fer_lightning.callbacks.checkpoints import (
+from fer_lightning.callbacks.epoch_lines import EpochLines
+from fer_lightning.callbacks.evaluation_figures import EvaluationFigures
+from fer_lightning.callbacks.interrupt import Interrupted, SaveOnInterrupt
+from fer_lightning.callbacks.predictions import PredictionWriter
+from fer_lightning.callbacks.relabel_audit import RelabelAudit
+from fer_lightning.callbacks.run_checkpoints import (
     LAST,
     BestCheckpoint,
     LastCheckpoint,
     run_checkpoints,
 )
-from fer_lightning.callbacks.disk import CheckpointNotSaved, NotWritten, SafeCheckpointIO
-from fer_lightning.callbacks.epoch_lines import EpochLines
-from fer_lightning.callbacks.evaluation_figures import EvaluationFigures
-from fer_lightning.callbacks.figures import log_figure, run_directory
-from fer_lightning.callbacks.interrupt import Interrupted, SaveOnInterrupt
-from fer_lightning.callbacks.predictions import PredictionWriter
-from fer_lightning.callbacks.provenance import RunRecord, SaveRunConfig
-from fer_lightning.callbacks.relabel_audit import RelabelAudit
-from fer_lightning.callbacks.run_logger import RunLogger
+from fer_lightning.callbacks.run_record import RunRecord, SaveRunConfig
 from fer_lightning.callbacks.test_table import TestTable
 from fer_lightning.callbacks.view_picture import ViewPicture
 from fer_lightning.callbacks.wandb_run import WandbRun, resume_wandb
+from fer_lightning.outputs.checkpoint_files import CheckpointNotSaved, SafeCheckpointIO
+from fer_lightning.outputs.figures import log_figure, run_directory
+from fer_lightning.outputs.files import NotWritten
+from fer_lightning.outputs.run_logger import RunLogger
 
 __all__ = [
     "BestCheckpoint",

@@ -7,12 +7,12 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from fer_lightning.callbacks.belief_counts import AuditRows, BeliefCounts, audit_rows
-from fer_lightning.callbacks.csv_files import Row, read_csv, write_csv
-from fer_lightning.callbacks.figures import log_figure
-from fer_lightning.callbacks.plots import HISTORY, audit_figure
 from fer_lightning.data.batch import Target
 from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.outputs.audit_counts import AuditCounts, AuditRows, audit_rows
+from fer_lightning.outputs.csv_files import Row, read_csv, write_csv
+from fer_lightning.outputs.figures import log_figure
+from fer_lightning.outputs.plots import HISTORY, audit_figure
 from fer_lightning.pseudo_labels import PseudoLabels
 
 _SCALARS = (
@@ -40,7 +40,7 @@ class PseudoLabelAudit(Callback):
 
     def __init__(self, run_dir: Path) -> None:
         self.file = Path(run_dir) / "pseudo_labels.csv"
-        self._counts: BeliefCounts | None = None
+        self._counts: AuditCounts | None = None
         self._restored: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -51,7 +51,7 @@ class PseudoLabelAudit(Callback):
         device, truth = method.device, method.datamodule.unlabeled_truth
         self._truth = Target(truth.emotion.to(device), truth.valence_arousal.to(device))
         self._label = self._truth.label
-        self._counts = BeliefCounts(method.task.classes, device)
+        self._counts = AuditCounts(method.task.classes, device)
         if self._restored and trainer.is_global_zero:
             self._counts.load(self._restored)
         self._restored = {}

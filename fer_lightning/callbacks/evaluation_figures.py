@@ -6,10 +6,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torchmetrics.utilities import dim_zero_cat
 
-from fer_lightning.callbacks.figures import log_figure
-from fer_lightning.callbacks.plots import confusion_figure, reliability_figure
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import FaceMetrics
+from fer_lightning.outputs.figures import log_figure
+from fer_lightning.outputs.plots import confusion_figure, reliability_figure
 
 
 class EvaluationFigures(Callback):

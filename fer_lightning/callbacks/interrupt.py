@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from fer_lightning.callbacks.checkpoints import resumable
+from fer_lightning.callbacks.run_checkpoints import resumable
 
 EXIT_STATUS = 130
 """What a shell reports of a program that Ctrl-C ended."""

@@ -9,10 +9,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from fer_lightning.callbacks.csv_files import cell
-from fer_lightning.callbacks.disk import writing
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import DIMENSIONS
+from fer_lightning.outputs.csv_files import cell
+from fer_lightning.outputs.files import writing
 from fer_lightning.task import Prediction
 
 

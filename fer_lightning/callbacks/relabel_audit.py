@@ -7,9 +7,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from fer_lightning.callbacks.csv_files import Row, read_csv, write_csv
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.relabeling import Relabeling
+from fer_lightning.methods.scl_uerm_arm.relabeling import Relabeling
+from fer_lightning.outputs.csv_files import Row, read_csv, write_csv
 
 
 class RelabelAudit(Callback):

@@ -5,8 +5,8 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from fer_lightning.callbacks.csv_files import read_csv, write_csv
-from fer_lightning.checkpoints import read_checkpoint
+from fer_lightning.outputs.checkpoint_files import read_checkpoint
+from fer_lightning.outputs.csv_files import read_csv, write_csv
 
 PREFIX = "test/"
 CURRENT = "current"

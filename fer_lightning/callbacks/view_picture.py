@@ -8,10 +8,10 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from fer_lightning.callbacks.figures import log_figure
-from fer_lightning.callbacks.plots import views_figure
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
 from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.outputs.figures import log_figure
+from fer_lightning.outputs.plots import views_figure
 from fer_lightning.task import Task
 
 FACES = 8

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from fer_lightning.checkpoints import read_checkpoint
+from fer_lightning.outputs.checkpoint_files import read_checkpoint
 
 
 class WandbRun(Callback):

@@ -28,7 +28,7 @@ from fer_lightning.data.samplers import (
     TrainingSampler,
 )
 from fer_lightning.data.splits import Allocation, Split, SplitRequest, Validation, make_split
-from fer_lightning.data.views import CentreView, StrongView, View, WeakView
+from fer_lightning.data.views import CenterView, StrongView, View, WeakView
 from fer_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -388,7 +388,7 @@ class EvaluationBatches(Dataset[Evaluated]):
 
     def __init__(self, faces: Faces, rows: Positions, target: Target, size: int) -> None:
         self.images, self.rows, self.target, self.size = faces.images, rows, target, size
-        self.view = CentreView()
+        self.view = CenterView()
 
     def __getitem__(self, positions: Positions) -> Evaluated:
         """Return the batch at (B,) positions; position -1 gives a filler whose target is unknown."""

@@ -1,4 +1,4 @@
-"""Views of a face: weak ones to believe, strong ones to learn from, and the centre one to be judged on.
+"""Views of a face: weak ones to believe, strong ones to learn from, and the center one to be judged on.
 
 A view is a pure function of (image, size, key): each call draws from one generator, seeded from its key, and
 nothing is remembered between calls. So a view depends on no worker, no epoch, and no order of reading. The
@@ -72,7 +72,7 @@ class View(ABC):
         """
 
 
-class CentreView(View):
+class CenterView(View):
     """The middle of the image, its shorter side resized to the size asked for, whatever the key."""
 
     def draw(self, image: Image, size: int, random: Random) -> Image:
@@ -151,7 +151,7 @@ class StrongView(WeakView):
         return view
 
 
-_HOLE = np.array((125, 123, 114), np.uint8)  # the grey with which USB and Ada-CM fill
+_HOLE = np.array((125, 123, 114), np.uint8)  # the gray with which USB and Ada-CM fill
 
 
 class Operation(NamedTuple):
@@ -168,7 +168,7 @@ def face_policy(rotation: float) -> tuple[Operation, ...]:
     """Return the operations of a strong view.
 
     They and their ranges are those of USB and Ada-CM, with three differences: solarizing inverts highlights
-    alone, for a negative is no face; shearing leaves the centre of the image in place, not a corner; and
+    alone, for a negative is no face; shearing leaves the center of the image in place, not a corner; and
     warped pixels are interpolated.
 
     Args:
@@ -233,12 +233,12 @@ def _crop(image: Image, top: int, left: int, size: int) -> Image:
 def _warp(
     image: Image, x: tuple[float, float], y: tuple[float, float], right: float = 0, down: float = 0
 ) -> Image:
-    """Move each point of a square image, measured from its centre, to (x . point + right, y . point + down).
+    """Move each point of a square image, measured from its center, to (x . point + right, y . point + down).
 
     What comes from outside the image is black.
     """
-    centre = (len(image) - 1) / 2
-    matrix = np.array([(*x, centre * (1 - sum(x)) + right), (*y, centre * (1 - sum(y)) + down)])
+    center = (len(image) - 1) / 2
+    matrix = np.array([(*x, center * (1 - sum(x)) + right), (*y, center * (1 - sum(y)) + down)])
     return _pixels(cv2.warpAffine(image, matrix, image.shape[:2]))
 
 

@@ -13,7 +13,7 @@ from fer_lightning.losses.contrastive import supervised_contrastive
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.network import FaceNetwork, Pool
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.pseudo_labels.margins import class_margin, recognised
 from fer_lightning.task import Output
 
@@ -49,7 +49,7 @@ class AdaCM(SemiSupervised):
         floor: the lowest margin, and the margin of the first epoch, in [0, 1].
         shrink: after each step and each move of the teacher, parameters are multiplied by 1 - shrink * lr.
         unit_features: let the head read features of unit length.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -74,9 +74,9 @@ class AdaCM(SemiSupervised):
         floor: float = 0.8,
         shrink: float = 0.02,
         unit_features: bool = True,
-        **chassis: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         if self.teacher is None:
             raise InputError("Ada-CM's teacher sets the margins: --model.ema_decay must be over 0")
         if temperature <= 0:
@@ -89,7 +89,7 @@ class AdaCM(SemiSupervised):
 
     def build_network(self) -> FaceNetwork:
         """Pool to features of unit length."""
-        backbone, h = self.build_backbone(), self.options
+        backbone, h = self.build_backbone(), self.hparams
         neck = Pool(backbone, h.dropout, unit=h.unit_features)
         return FaceNetwork(backbone, self.task, neck, **self.network_options)
 
@@ -97,10 +97,10 @@ class AdaCM(SemiSupervised):
         """Believe the mean over both weak views wherever it reaches the margin of its emotion."""
         # The contrast learns from these very passes; others would count the faces twice in the statistics.
         with torch.set_grad_enabled(self.training and self.lambda_s > 0):
-            self._seen = self.look(*unlabeled.weak)
+            self._seen = self.forward_views(*unlabeled.weak)
         a, b = (self.task.predict(view) for view in self._seen)
-        p, mood = (a.emotion + b.emotion) / 2, (a.valence_arousal + b.valence_arousal) / 2
-        return believed(unlabeled.index, p, mood, self.margin)
+        p, valence_arousal = (a.emotion + b.emotion) / 2, (a.valence_arousal + b.valence_arousal) / 2
+        return make_pseudo_labels(unlabeled.index, p, valence_arousal, self.margin)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -109,8 +109,8 @@ class AdaCM(SemiSupervised):
         if unlabeled is None or pseudo is None:
             x = self.student(labeled.image)
             return {"supervised": self.lambda_x * self.task.supervised(x, labeled.target)}
-        weak, self._seen = self._seen or self.look(*unlabeled.weak), []
-        x, s = self.look(labeled.image, unlabeled.strong)
+        weak, self._seen = self._seen or self.forward_views(*unlabeled.weak), []
+        x, s = self.forward_views(labeled.image, unlabeled.strong)
         z = normalize(torch.cat([view.features for view in weak]), dim=-1)
         contrast = supervised_contrastive(
             z, unlabeled.index.repeat(2), self.temperature, (pseudo.weight == 0).repeat(2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fer_lightning.data.batch import Evaluated, Labeled, Unlabeled, Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces, batches_taken
 from fer_lightning.distributed import average_
-from fer_lightning.errors import InputError
+from fer_lightning.errors import CheckpointError, InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.schedules import Schedule, learning_rate_factor
 from fer_lightning.metrics import FaceMetrics
@@ -142,19 +142,19 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         Args:
             images: (B, 3, H, W) uint8 RGB.
         """
-        return self.task.predict(self.served(images))
+        return self.task.predict(self.inference_network(images))
 
     # What a method builds with.
 
     def build_backbone(self) -> nn.Module:
         """Build the backbone of the options."""
-        h = self.options
+        h = self.hparams
         return make_backbone(h.backbone, h.in_channels, h.stem, h.pretrained, h.weights, h.backbone_arguments)
 
     @property
     def network_options(self) -> dict[str, Any]:
         """The options of a ``FaceNetwork`` other than its parts."""
-        h = self.options
+        h = self.hparams
         return {"in_channels": h.in_channels, "mean": h.mean, "std": h.std, "dropout": h.dropout}
 
     @property
@@ -163,7 +163,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         return self.hparams
 
     @property
-    def served(self) -> FaceNetwork:
+    def inference_network(self) -> FaceNetwork:
         """The network that answers: the teacher where there is one."""
         return self.student if self.teacher is None else cast(FaceNetwork, self.teacher.module)
 
@@ -182,9 +182,9 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         counts = self.datamodule.labeled_target.emotion.nan_to_num().sum(0) + 1
         return (counts / counts.sum()).to(self.device)
 
-    def look(self, *images: Tensor) -> list[Output]:
+    def forward_views(self, *images: Tensor) -> list[Output]:
         """Show several batches to the student, as ``joint_forward`` says: in one pass or in one pass each."""
-        if not self.options.joint_forward or len(images) == 1:
+        if not self.hparams.joint_forward or len(images) == 1:
             return [self.student(each) for each in images]
         output: Output = self.student(torch.cat(images))
         parts = [part.split([len(each) for each in images]) for part in output]
@@ -205,7 +205,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         self._seed_step()
         labeled: Labeled = batch["labeled"]
         unlabeled: Unlabeled | None = batch.get("unlabeled")
-        if self.global_step < self.options.labeled_only_steps:
+        if self.global_step < self.hparams.labeled_only_steps:
             unlabeled = None
         pseudo = None
         if unlabeled is not None:
@@ -218,7 +218,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             logged = {f"train/{name}": term.detach() for name, term in terms.items()}
             self.log("train/loss", loss.detach(), prog_bar=True)
             if pseudo is not None:
-                logged["train/believed"] = pseudo.weight.mean()
+                logged["train/mean_weight"] = pseudo.weight.mean()
             self.log_dict(logged)
         return {"loss": loss, "pseudo": pseudo}
 
@@ -272,7 +272,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser and its per-step schedule."""
-        h = self.options
+        h = self.hparams
         groups = param_groups_weight_decay(self, h.weight_decay)
         optimizer: torch.optim.Optimizer
         if h.optimizer == "sgd":
@@ -292,7 +292,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         if isinstance(self.trainer.strategy, DDPStrategy):
             # A head may be idle for a while: before a method begins, or where nothing is believed.
             self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-        if self.options.compile and stage == "fit":
+        if self.hparams.compile and stage == "fit":
             self.student.compile()
             if self.teacher is not None:
                 self.teacher.module.compile()
@@ -373,7 +373,3 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
                 f"the checkpoint knows the emotions {theirs}, this model {ours}, in that order; "
                 "set --model.emotions to those of the checkpoint"
             )
-
-
-class CheckpointError(InputError):
-    """A checkpoint is not one of ours, or not for this model."""

@@ -12,7 +12,7 @@ from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.memory import Queue, aggregate, similarity
 from fer_lightning.models.network import FaceNetwork
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 
 
@@ -52,7 +52,7 @@ class CoMatch(SemiSupervised):
         da_length: of the distribution alignment's queue, in batches.
         da_target: the shares of the emotions that alignment aims at: ``labeled``, those of the labels, or
             ``uniform``.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -77,9 +77,9 @@ class CoMatch(SemiSupervised):
         queue_batches: int = 5,
         da_length: int = 32,
         da_target: Literal["labeled", "uniform"] = "labeled",
-        **chassis: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         if t <= 0:
             raise InputError(f"--model.t is {t}; give a temperature over 0, 0.2 is usual")
         self.tau, self.lambda_u, self.lambda_c = tau, lambda_u, lambda_c
@@ -89,7 +89,7 @@ class CoMatch(SemiSupervised):
 
     def build_network(self) -> FaceNetwork:
         """Build the student with a projection head."""
-        options = self.network_options | {"projection": self.options.projection}
+        options = self.network_options | {"projection": self.hparams.projection}
         return FaceNetwork(self.build_backbone(), self.task, **options)
 
     def setup(self, stage: str) -> None:
@@ -97,8 +97,8 @@ class CoMatch(SemiSupervised):
         super().setup(stage)
         if stage == "fit":
             data = self.datamodule
-            self.queue.resize(self.options.queue_batches * (data.mu + 1) * data.batch_size)
-            if self.options.da_target == "labeled":
+            self.queue.resize(self.hparams.queue_batches * (data.mu + 1) * data.batch_size)
+            if self.hparams.da_target == "labeled":
                 self.alignment.aim(self.labeled_prior())
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
@@ -112,7 +112,7 @@ class CoMatch(SemiSupervised):
         p = alpha * aligned + (1 - alpha) * near
         if self.training:
             self.queue.push(q.projection, aligned)
-        return believed(unlabeled.index, p, q.valence_arousal, self.tau, soft=p)
+        return make_pseudo_labels(unlabeled.index, p, q.valence_arousal, self.tau, soft=p)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -120,7 +120,7 @@ class CoMatch(SemiSupervised):
         """Return ``l_s``, ``lambda_u l_u`` and ``lambda_c l_c``; remember the labeled faces."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, first, second = self.look(labeled.image, *unlabeled.strong)
+        x, first, second = self.forward_views(labeled.image, *unlabeled.strong)
         if self.training:
             known = ~labeled.target.emotion.isnan().any(-1)
             self.queue.push(x.projection, labeled.target.emotion, known)

@@ -7,7 +7,7 @@ from torch import Tensor
 from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 
 
 class FixMatch(SemiSupervised):
@@ -30,7 +30,7 @@ class FixMatch(SemiSupervised):
     Args:
         tau: confidence from which a pseudo-label is believed.
         lambda_u: weight of the unlabeled loss.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -43,14 +43,14 @@ class FixMatch(SemiSupervised):
     )
     views = Views(labeled=1, weak=1, strong=1)
 
-    def __init__(self, tau: float = 0.95, lambda_u: float = 1.0, **chassis: Any) -> None:
-        super().__init__(**chassis)
+    def __init__(self, tau: float = 0.95, lambda_u: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.tau, self.lambda_u = tau, lambda_u
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches ``tau``."""
         q = self.task.predict(self.student(unlabeled.weak))
-        return believed(unlabeled.index, q.emotion, q.valence_arousal, self.tau)
+        return make_pseudo_labels(unlabeled.index, q.emotion, q.valence_arousal, self.tau)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -58,7 +58,7 @@ class FixMatch(SemiSupervised):
         """Return ``l_s`` on weak labeled views and ``lambda_u l_u`` on strong unlabeled ones."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, s = self.look(labeled.image, unlabeled.strong)
+        x, s = self.forward_views(labeled.image, unlabeled.strong)
         return {
             "supervised": self.task.supervised(x, labeled.target),
             "unlabeled": self.lambda_u * self.task.consistency(s, pseudo.target, pseudo.weight),

@@ -5,7 +5,7 @@ from typing import Any
 from fer_lightning.data.batch import Unlabeled
 from fer_lightning.methods.about import About
 from fer_lightning.methods.fixmatch import FixMatch
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.pseudo_labels.thresholds import CurriculumThreshold
 
 
@@ -30,7 +30,7 @@ class FlexMatch(FixMatch):
         lambda_u: weight of the unlabeled loss.
         thresh_warmup: whether the number of faces never sure of anything also counts as the largest, which
             keeps all thresholds low at first.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -43,9 +43,9 @@ class FlexMatch(FixMatch):
     )
 
     def __init__(
-        self, tau: float = 0.95, lambda_u: float = 1.0, thresh_warmup: bool = True, **chassis: Any
+        self, tau: float = 0.95, lambda_u: float = 1.0, thresh_warmup: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(tau, lambda_u, **chassis)
+        super().__init__(tau, lambda_u, **kwargs)
         self.curriculum = CurriculumThreshold(self.task.classes, tau, thresh_warmup)
 
     def setup(self, stage: str) -> None:
@@ -57,6 +57,8 @@ class FlexMatch(FixMatch):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches the emotion's threshold."""
         q = self.task.predict(self.student(unlabeled.weak))
-        pseudo = believed(unlabeled.index, q.emotion, q.valence_arousal, self.curriculum.per_class())
+        pseudo = make_pseudo_labels(
+            unlabeled.index, q.emotion, q.valence_arousal, self.curriculum.per_class()
+        )
         self.curriculum.update(q.emotion, unlabeled.index)
         return pseudo

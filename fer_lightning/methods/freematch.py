@@ -8,7 +8,7 @@ from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.losses.fairness import self_adaptive_fairness
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.pseudo_labels.thresholds import SelfAdaptiveThreshold
 
 
@@ -35,7 +35,7 @@ class FreeMatch(SemiSupervised):
         lambda_u: weight of the unlabeled loss.
         lambda_e: weight of the fairness.
         momentum: of the running means, in [0, 1).
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -49,9 +49,9 @@ class FreeMatch(SemiSupervised):
     views = Views(labeled=1, weak=1, strong=1)
 
     def __init__(
-        self, lambda_u: float = 1.0, lambda_e: float = 0.001, momentum: float = 0.999, **chassis: Any
+        self, lambda_u: float = 1.0, lambda_e: float = 0.001, momentum: float = 0.999, **kwargs: Any
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         self.lambda_u, self.lambda_e = lambda_u, lambda_e
         self.adaptive = SelfAdaptiveThreshold(self.task.classes, momentum)
 
@@ -59,7 +59,7 @@ class FreeMatch(SemiSupervised):
         """Believe the student's most likely emotion wherever it reaches the emotion's threshold."""
         q = self.task.predict(self.student(unlabeled.weak))
         self.adaptive.update(q.emotion)
-        return believed(unlabeled.index, q.emotion, q.valence_arousal, self.adaptive.per_class())
+        return make_pseudo_labels(unlabeled.index, q.emotion, q.valence_arousal, self.adaptive.per_class())
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -67,7 +67,7 @@ class FreeMatch(SemiSupervised):
         """Return ``l_s`` on weak labeled views, ``lambda_u l_u`` and ``lambda_e l_f`` on strong ones."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, s = self.look(labeled.image, unlabeled.strong)
+        x, s = self.forward_views(labeled.image, unlabeled.strong)
         fairness = self_adaptive_fairness(s.logits, pseudo.weight, self.adaptive.p, self.adaptive.h)
         return {
             "supervised": self.task.supervised(x, labeled.target),

@@ -9,7 +9,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 
 
 class MeanTeacher(SemiSupervised):
@@ -40,7 +40,7 @@ class MeanTeacher(SemiSupervised):
     Args:
         lambda_u: weight of the unlabeled loss, reached after the ramp.
         ramp: share of the run over which the weight rises linearly from 0, in [0, 1].
-        **chassis: options of every method; ``ema_decay`` must not be 0.
+        **kwargs: options of every method; ``ema_decay`` must not be 0.
     """
 
     about = About(
@@ -53,16 +53,16 @@ class MeanTeacher(SemiSupervised):
     )
     views = Views(labeled=1, weak=2, strong=0)
 
-    def __init__(self, lambda_u: float = 50.0, ramp: float = 0.4, **chassis: Any) -> None:
-        super().__init__(**chassis)
+    def __init__(self, lambda_u: float = 50.0, ramp: float = 0.4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if self.teacher is None:
             raise InputError("--model.ema_decay is 0, but Mean Teacher needs a teacher; 0.999 is usual")
         self.lambda_u, self.ramp = lambda_u, ramp
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the teacher's probabilities on the first view of every face."""
-        q = self.task.predict(self.served(unlabeled.weak[0]))
-        return believed(unlabeled.index, q.emotion, q.valence_arousal, None, soft=q.emotion)
+        q = self.task.predict(self.inference_network(unlabeled.weak[0]))
+        return make_pseudo_labels(unlabeled.index, q.emotion, q.valence_arousal, None, soft=q.emotion)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -70,9 +70,9 @@ class MeanTeacher(SemiSupervised):
         """Return ``l_s`` and ``lambda_u w(t) l_u`` of the student on the second view."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, u = self.look(labeled.image, unlabeled.weak[1])
+        x, u = self.forward_views(labeled.image, unlabeled.weak[1])
         weight = self.lambda_u * ramp_up(self.progress, self.ramp)
         return {
             "supervised": self.task.supervised(x, labeled.target),
-            "unlabeled": weight * self.task.agreement(u, pseudo.target, pseudo.weight),
+            "unlabeled": weight * self.task.mse_consistency(u, pseudo.target, pseudo.weight),
         }

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fer_lightning.data.batch import Labeled, Target, Unlabeled, Views
+from fer_lightning.data.mixup import beta_share, mix
 from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up
-from fer_lightning.mixup import beta_share, mix
-from fer_lightning.pseudo_labels import PseudoLabels, believed, sharpen
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels, sharpen
 
 
 class MixMatch(SemiSupervised):
@@ -46,7 +46,7 @@ class MixMatch(SemiSupervised):
         alpha: of the Beta distribution, over 0.
         lambda_u: weight of the unlabeled loss, reached after the ramp.
         ramp: share of the run over which the weight rises linearly from 0, in [0, 1].
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -60,9 +60,9 @@ class MixMatch(SemiSupervised):
     views = Views(labeled=1, weak=2, strong=0)
 
     def __init__(
-        self, T: float = 0.5, alpha: float = 0.5, lambda_u: float = 100.0, ramp: float = 0.4, **chassis: Any
+        self, T: float = 0.5, alpha: float = 0.5, lambda_u: float = 100.0, ramp: float = 0.4, **kwargs: Any
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         for name, value in (("T", T), ("alpha", alpha)):
             if value <= 0:
                 raise InputError(f"--model.{name} is {value}; give a number over 0, 0.5 is usual")
@@ -70,10 +70,10 @@ class MixMatch(SemiSupervised):
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Guess: believe the sharpened mean of the student's answers to both views."""
-        views = [self.task.predict(output) for output in self.look(*unlabeled.weak)]
+        views = [self.task.predict(output) for output in self.forward_views(*unlabeled.weak)]
         q = sharpen(torch.stack([view.emotion for view in views]).mean(0), self.T)
         valence_arousal = torch.stack([view.valence_arousal for view in views]).mean(0)
-        return believed(unlabeled.index, q, valence_arousal, None, soft=q)
+        return make_pseudo_labels(unlabeled.index, q, valence_arousal, None, soft=q)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -87,7 +87,7 @@ class MixMatch(SemiSupervised):
         believed = [pseudo.target] * len(unlabeled.weak)
         targets = [mix(torch.cat(rows), share, order) for rows in zip(labeled.target, *believed, strict=True)]
         sizes = [len(labeled.image), len(images) - len(labeled.image)]
-        x, u = self.look(*mix(images, share, order).split(sizes))
+        x, u = self.forward_views(*mix(images, share, order).split(sizes))
         x_target, u_target = (
             Target(*parts) for parts in zip(*(t.split(sizes) for t in targets), strict=True)
         )
@@ -96,5 +96,5 @@ class MixMatch(SemiSupervised):
             "supervised": self.task.supervised(x, x_target),
             "unlabeled": self.lambda_u
             * ramp_up(self.progress, self.ramp)
-            * self.task.agreement(u, u_target, weight),
+            * self.task.mse_consistency(u, u_target, weight),
         }

@@ -9,7 +9,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.schedules import ramp_up
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 
 
 class PseudoLabel(SemiSupervised):
@@ -36,7 +36,7 @@ class PseudoLabel(SemiSupervised):
         lambda_u: highest weight of the unlabeled loss.
         ramp: share of the run over which that weight rises, in [0, 1]; 0 for none.
         joint_forward: as in every method; separate here, as in USB.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -55,9 +55,9 @@ class PseudoLabel(SemiSupervised):
         lambda_u: float = 1.0,
         ramp: float = 0.4,
         joint_forward: bool = False,
-        **chassis: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(joint_forward=joint_forward, **chassis)
+        super().__init__(joint_forward=joint_forward, **kwargs)
         if not 0 <= ramp <= 1:
             raise InputError(f"--model.ramp is {ramp}; it is a share of the run, from 0 to 1")
         self.tau, self.lambda_u, self.ramp = tau, lambda_u, ramp
@@ -65,7 +65,7 @@ class PseudoLabel(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Believe the student's most likely emotion wherever it reaches ``tau``."""
         p = self.task.predict(self.student(unlabeled.weak))
-        return believed(unlabeled.index, p.emotion, p.valence_arousal, self.tau)
+        return make_pseudo_labels(unlabeled.index, p.emotion, p.valence_arousal, self.tau)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -73,7 +73,7 @@ class PseudoLabel(SemiSupervised):
         """Return ``l_s`` and ``lambda_u w(t) l_u``, both on weak views."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, u = self.look(labeled.image, unlabeled.weak)
+        x, u = self.forward_views(labeled.image, unlabeled.weak)
         w = self.lambda_u * ramp_up(self.progress, self.ramp)
         return {
             "supervised": self.task.supervised(x, labeled.target),

@@ -12,7 +12,7 @@ from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.models.memory import FaceMemory, aggregate, similarity, similarity_logits, unfold
 from fer_lightning.models.network import FaceNetwork
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 
 
@@ -54,7 +54,7 @@ class SimMatch(SemiSupervised):
         da_length: of the distribution alignment's queue, in batches.
         da_target: the shares of the emotions that alignment aims at: ``labeled``, those of the labels, or
             ``uniform``.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -77,9 +77,9 @@ class SimMatch(SemiSupervised):
         projection: int = 128,
         da_length: int = 32,
         da_target: Literal["labeled", "uniform"] = "labeled",
-        **chassis: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         if t <= 0:
             raise InputError(f"--model.t is {t}; give a temperature over 0, 0.1 is usual")
         self.tau, self.lambda_u, self.lambda_in, self.alpha, self.t = tau, lambda_u, lambda_in, alpha, t
@@ -89,7 +89,7 @@ class SimMatch(SemiSupervised):
 
     def build_network(self) -> FaceNetwork:
         """Build the student with a projection head; the teacher has its average."""
-        options = self.network_options | {"projection": self.options.projection}
+        options = self.network_options | {"projection": self.hparams.projection}
         return FaceNetwork(self.build_backbone(), self.task, **options)
 
     def setup(self, stage: str) -> None:
@@ -97,7 +97,7 @@ class SimMatch(SemiSupervised):
         super().setup(stage)
         if stage == "fit":
             self.bank.resize(len(self.datamodule.labeled))
-            if self.options.da_target == "labeled":
+            if self.hparams.da_target == "labeled":
                 self.alignment.aim(self.labeled_prior())
 
     @property
@@ -107,14 +107,14 @@ class SimMatch(SemiSupervised):
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Let the teacher's probabilities and its likenesses to the labeled faces correct each other."""
-        q = self.served(unlabeled.weak)
+        q = self.inference_network(unlabeled.weak)
         p = self.alignment(q.logits.softmax(-1))
         known, begun = self._labels
         s = similarity(q.projection, self.bank.features, self.t, known)
         self._likeness = unfold(s, self.bank.probability, p)
         alpha = torch.where(begun, self.alpha, 1.0)
         p = alpha * p + (1 - alpha) * aggregate(s, self.bank.probability)
-        return believed(unlabeled.index, p, q.valence_arousal, self.tau, soft=p)
+        return make_pseudo_labels(unlabeled.index, p, q.valence_arousal, self.tau, soft=p)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -122,7 +122,7 @@ class SimMatch(SemiSupervised):
         """Return ``l_s``, ``lambda_u l_u`` and ``lambda_in l_in``; then bank the labeled faces."""
         if unlabeled is None or pseudo is None or self._likeness is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, strong = self.look(labeled.image, unlabeled.strong)
+        x, strong = self.forward_views(labeled.image, unlabeled.strong)
         known, begun = self._labels
         # A clone: the bank is written before the backward pass.
         r = similarity_logits(strong.projection, self.bank.features.clone(), self.t, known)
@@ -138,5 +138,5 @@ class SimMatch(SemiSupervised):
     @torch.no_grad()
     def _bank(self, labeled: Labeled, student: Tensor) -> None:
         """Renew the rows of a labeled batch; the teacher, if there is one, looks at them for itself."""
-        z = student if self.teacher is None else self.served(labeled.image).projection
+        z = student if self.teacher is None else self.inference_network(labeled.image).projection
         self.bank.write(labeled.index, z, labeled.target.emotion.nan_to_num())

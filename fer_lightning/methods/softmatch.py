@@ -8,7 +8,7 @@ from fer_lightning.data.batch import Labeled, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.pseudo_labels.alignment import DistributionAlignment
 from fer_lightning.pseudo_labels.thresholds import GaussianWeight
 
@@ -38,7 +38,7 @@ class SoftMatch(SemiSupervised):
         n_sigma: how much narrower than the confidences the Gaussian is, over 0.
         da_target: shares of the emotions that beliefs are aligned to: of the labels (with one more face of
             each), or ``uniform``.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -57,9 +57,9 @@ class SoftMatch(SemiSupervised):
         momentum: float = 0.999,
         n_sigma: float = 2.0,
         da_target: Literal["labeled", "uniform"] = "labeled",
-        **chassis: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         if n_sigma <= 0:
             raise InputError(f"--model.n_sigma is {n_sigma}; it must be over 0 (the paper: 2)")
         self.lambda_u, self.da_target = lambda_u, da_target
@@ -76,7 +76,7 @@ class SoftMatch(SemiSupervised):
         """Believe the student's most likely emotion, weighted by the confidence of its aligned answer."""
         q = self.task.predict(self.student(unlabeled.weak))
         weight = self.gaussian(self.alignment(q.emotion).max(-1).values)
-        return believed(unlabeled.index, q.emotion, q.valence_arousal, None)._replace(weight=weight)
+        return make_pseudo_labels(unlabeled.index, q.emotion, q.valence_arousal, None)._replace(weight=weight)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -84,7 +84,7 @@ class SoftMatch(SemiSupervised):
         """Return ``l_s`` on weak labeled views and ``lambda_u l_u`` on strong unlabeled ones."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, s = self.look(labeled.image, unlabeled.strong)
+        x, s = self.forward_views(labeled.image, unlabeled.strong)
         return {
             "supervised": self.task.supervised(x, labeled.target),
             "unlabeled": self.lambda_u * self.task.consistency(s, pseudo.target, pseudo.weight),

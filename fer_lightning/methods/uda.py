@@ -10,7 +10,7 @@ from fer_lightning.data.batch import Labeled, Target, Unlabeled, Views
 from fer_lightning.errors import InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.pseudo_labels import PseudoLabels, believed
+from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 
 Annealing = Literal["none", "linear", "log", "exp"]
 
@@ -46,7 +46,7 @@ class UDA(SemiSupervised):
         lambda_u: weight of the unlabeled loss.
         annealing: of the training signal: how its threshold rises over the run, ``none`` to use every label;
             the paper advises (recalled) ``exp`` for few labels, ``log`` for many.
-        **chassis: options of every method.
+        **kwargs: options of every method.
     """
 
     about = About(
@@ -65,9 +65,9 @@ class UDA(SemiSupervised):
         temperature: float = 0.4,
         lambda_u: float = 1.0,
         annealing: Annealing = "none",
-        **chassis: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**chassis)
+        super().__init__(**kwargs)
         if temperature <= 0:
             raise InputError(f"--model.temperature is {temperature}; it must be over 0 (the paper: 0.4)")
         self.beta, self.temperature = beta, temperature
@@ -77,7 +77,7 @@ class UDA(SemiSupervised):
         """Believe the student's sharpened answer wherever the answer itself reaches ``beta``."""
         output = self.student(unlabeled.weak)
         p, sharp = output.logits.softmax(-1), (output.logits / self.temperature).softmax(-1)
-        return believed(unlabeled.index, p, output.valence_arousal, self.beta, soft=sharp)
+        return make_pseudo_labels(unlabeled.index, p, output.valence_arousal, self.beta, soft=sharp)
 
     def losses(
         self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
@@ -85,7 +85,7 @@ class UDA(SemiSupervised):
         """Return ``l_s`` on weak labeled views and ``lambda_u l_u`` on strong unlabeled ones."""
         if unlabeled is None or pseudo is None:
             return super().losses(labeled, unlabeled, pseudo)
-        x, s = self.look(labeled.image, unlabeled.strong)
+        x, s = self.forward_views(labeled.image, unlabeled.strong)
         eta = signal_threshold(self.annealing, self.progress, self.task.classes)
         return {
             "supervised": self.task.supervised(x, annealed(labeled.target, x.logits.softmax(-1), eta)),

@@ -187,7 +187,7 @@ def _small_stem(backbone: nn.Module, name: str, keep_weights: bool) -> None:
             f"{name!r} has no ResNet stem (conv1, maxpool) to make small; leave --model.stem standard"
         )
     small = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)
-    if keep_weights:  # the centre of the pretrained kernel still finds edges
+    if keep_weights:  # the center of the pretrained kernel still finds edges
         edge = (first.kernel_size[0] - 3) // 2
         small.weight.data.copy_(first.weight.data[:, :, edge : edge + 3, edge : edge + 3])
     backbone.conv1 = small

@@ -26,7 +26,7 @@ class PseudoLabels(NamedTuple):
     """(B, C) bool: the emotions a face is believed not to show; None for a method without such beliefs."""
 
 
-def believed(
+def make_pseudo_labels(
     index: Tensor,
     probability: Tensor,
     valence_arousal: Tensor,

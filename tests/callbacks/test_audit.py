@@ -7,8 +7,8 @@ import torch
 from faces import TINY, TinyFaces, tiny_data
 from full_run import KeepCheckpoint, full_fit
 
-from fer_lightning.callbacks.csv_files import read_csv
 from fer_lightning.methods import FixMatch, Supervised
+from fer_lightning.outputs.csv_files import read_csv
 
 
 class Denying(FixMatch):

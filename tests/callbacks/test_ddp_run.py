@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from faces import TinyFaces
 
-from fer_lightning.callbacks.csv_files import read_csv
+from fer_lightning.outputs.csv_files import read_csv
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ import torch
 from full_run import full_fit
 
 from fer_lightning.callbacks import Interrupted
-from fer_lightning.callbacks.csv_files import read_csv
+from fer_lightning.outputs.csv_files import read_csv
 
 TESTS = Path(__file__).parents[1]
 

@@ -21,8 +21,8 @@ def test_a_row_per_face_with_names(tmp_path):
     assert [row["name"] for row in rows] == data.faces.names[data.test].tolist()
     assert [*rows[0]] == ["name", "emotion", "confidence", *method.task.emotions, "valence", "arousal"]
     emotion = torch.cat([prediction.emotion for _, prediction in answers])
-    mood = torch.cat([prediction.valence_arousal for _, prediction in answers])
-    for row, p, (valence, arousal) in zip(rows, emotion, mood, strict=True):
+    valence_arousal = torch.cat([prediction.valence_arousal for _, prediction in answers])
+    for row, p, (valence, arousal) in zip(rows, emotion, valence_arousal, strict=True):
         assert row["emotion"] == method.task.emotions[p.argmax()]
         assert float(row["confidence"]) == pytest.approx(float(p.max()), rel=1e-5)
         assert [float(row[e]) for e in method.task.emotions] == pytest.approx(p.tolist(), rel=1e-5)

@@ -6,10 +6,10 @@ import torch
 from faces import TINY, tiny_data
 from full_run import KeepCheckpoint, full_fit
 
-from fer_lightning.callbacks.csv_files import read_csv
 from fer_lightning.callbacks.relabel_audit import relabel_rows
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods import SCLUERMARM
+from fer_lightning.outputs.csv_files import read_csv
 
 OPTIONS = {
     "tau": 0.2,

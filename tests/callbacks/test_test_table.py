@@ -2,8 +2,8 @@ import pytest
 from faces import TINY, tiny_data
 from full_run import full_fit, full_trainer
 
-from fer_lightning.callbacks.csv_files import read_csv
 from fer_lightning.methods import FixMatch
+from fer_lightning.outputs.csv_files import read_csv
 
 
 def check(run_dir, name, method=None):

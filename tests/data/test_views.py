@@ -14,10 +14,10 @@ from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
 from fer_lightning.data import views
-from fer_lightning.data.views import CentreView, StrongView, View, WeakView, face_policy, seeded
+from fer_lightning.data.views import CenterView, StrongView, View, WeakView, face_policy, seeded
 from fer_lightning.errors import InputError
 
-VIEWS = [WeakView(), StrongView(), CentreView()]
+VIEWS = [WeakView(), StrongView(), CenterView()]
 RANDOM_VIEWS = [WeakView(), StrongView()]
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)
 each_random_view = pytest.mark.parametrize("view", RANDOM_VIEWS, ids=lambda view: type(view).__name__)
@@ -201,19 +201,19 @@ def test_options_out_of_range_are_refused(make, message):
         make()
 
 
-# The centre and the weak view
+# The center and the weak view
 
 
 def test_the_centre_view_is_the_middle_of_the_image():
     image = noise(20, 30)
-    np.testing.assert_array_equal(CentreView()(image, 20, (0,)), image[:, 5:25])
-    np.testing.assert_array_equal(CentreView()(image, 20, (1,)), image[:, 5:25])
+    np.testing.assert_array_equal(CenterView()(image, 20, (0,)), image[:, 5:25])
+    np.testing.assert_array_equal(CenterView()(image, 20, (1,)), image[:, 5:25])
 
 
 def test_a_shrunk_image_is_averaged_not_sampled():
     image = noise(40, 60)
     means = image.reshape(20, 2, 30, 2, 3).mean((1, 3))
-    np.testing.assert_allclose(CentreView()(image, 20, (0,)), means[:, 5:25], atol=1)
+    np.testing.assert_allclose(CenterView()(image, 20, (0,)), means[:, 5:25], atol=1)
 
 
 def test_a_flip_mirrors_left_for_right():
@@ -253,7 +253,7 @@ def test_a_view_that_knows_no_mirror_says_so(mirrored):
         def draw(self, image, size, random):
             return image[random.sample(range(size), size)]
 
-    for view in (Shuffled(), CentreView()):
+    for view in (Shuffled(), CenterView()):
         name = type(view).__name__
         with pytest.raises(InputError, match=rf"{name} cannot be told to mirror.*--data\.weak"):
             view.facing(mirrored)
@@ -293,9 +293,9 @@ def tilts(view, count):
         gray = view(image, 64, key)[:, :, 0].astype(int)
         background = int(np.median(gray))
         dots = gray > background + 0.3 * (gray.max() - background)
-        number, _, _, centres = cv2.connectedComponentsWithStats(dots.astype(np.uint8))
+        number, _, _, centers = cv2.connectedComponentsWithStats(dots.astype(np.uint8))
         assert number == 3
-        dim, bright = sorted(centres[1:], key=lambda centre: gray[round(centre[1]), round(centre[0])])
+        dim, bright = sorted(centers[1:], key=lambda center: gray[round(center[1]), round(center[0])])
         angles.append(math.degrees(math.atan2(bright[0] - dim[0], bright[1] - dim[1])))
     return np.array(angles)
 
@@ -365,7 +365,7 @@ def test_warps_move_what_they_say():
     down = views._warp(image, (1, 0), (0, 1), down=2)
     np.testing.assert_array_equal(down[2:], image[:-2])
     sheared = views._warp(image, (1, 1), (0, 1))
-    np.testing.assert_array_equal(sheared[4], image[4])  # the centre stays
+    np.testing.assert_array_equal(sheared[4], image[4])  # the center stays
     np.testing.assert_array_equal(sheared[5, 1:], image[5, :-1])
 
 

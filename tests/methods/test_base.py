@@ -9,8 +9,9 @@ from torch import nn
 import fer_lightning
 from fer_lightning.data.batch import Views
 from fer_lightning.data.datasets.base import DataError
+from fer_lightning.errors import CheckpointError
 from fer_lightning.methods import FixMatch, Supervised
-from fer_lightning.methods.base import CheckpointError, SemiSupervised
+from fer_lightning.methods.base import SemiSupervised
 
 
 def fixmatch(**options: Any) -> FixMatch:
@@ -214,8 +215,8 @@ def test_label_outside_the_models_emotions_is_an_error(tmp_path):
 
 def test_buffers_take_the_size_the_checkpoint_gives_them(tmp_path):
     class Memory(Supervised):
-        def __init__(self, **chassis):
-            super().__init__(**chassis)
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
             self.register_buffer("memory", torch.zeros(0))
 
     big = Memory(**TINY)

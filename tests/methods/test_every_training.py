@@ -16,7 +16,7 @@ from fer_lightning.data.datasets.base import Faces
 
 
 class OtherTruth(TinyFaces):
-    """The same images; some faces show the next emotion, and the opposite mood."""
+    """The same images; some faces show the next emotion, and the opposite valence_arousal."""
 
     def __init__(self, names: set[str]) -> None:
         super().__init__()
@@ -25,10 +25,10 @@ class OtherTruth(TinyFaces):
     def load(self, image_size: int) -> Faces:
         faces = super().load(image_size)
         other = np.isin(faces.names, list(self.names))
-        emotion, mood = faces.emotion.copy(), faces.valence_arousal.copy()
+        emotion, valence_arousal = faces.emotion.copy(), faces.valence_arousal.copy()
         emotion[other] = np.roll(emotion[other], 1, axis=1)
-        mood[other] *= -1
-        return replace(faces, emotion=emotion, valence_arousal=mood)
+        valence_arousal[other] *= -1
+        return replace(faces, emotion=emotion, valence_arousal=valence_arousal)
 
 
 def trained(method, tmp_path, faces, **options):

@@ -51,8 +51,8 @@ def test_equals_the_slow_reference():
     for i in range(6):
         p, q = student.logits[i].softmax(-1), teacher.logits[i].softmax(-1)
         expected += sum(float(p[c] - q[c]) ** 2 for c in range(7)) / 7 / 6
-        mood = student.valence_arousal[i] - teacher.valence_arousal[i]
-        expected += sum(float(d) ** 2 for d in mood) / 2 / 6
+        valence_arousal = student.valence_arousal[i] - teacher.valence_arousal[i]
+        expected += sum(float(d) ** 2 for d in valence_arousal) / 2 / 6
     loss = terms(method, labeled, unlabeled)["unlabeled"]
     assert loss.item() == pytest.approx(3 * expected, rel=1e-4)
 

@@ -7,9 +7,9 @@ import torch
 from faces import TINY
 
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
+from fer_lightning.data.mixup import beta_share
 from fer_lightning.errors import InputError
 from fer_lightning.methods import MixMatch, mixmatch
-from fer_lightning.mixup import beta_share
 from fer_lightning.task import Output
 
 
@@ -51,10 +51,12 @@ def test_equals_the_slow_reference(faces):
     share, order = float(beta_share(0.75)), torch.randperm(b + 2 * u)
     images = torch.cat([labeled.image, unlabeled.weak[0], unlabeled.weak[1]]) / 255
     emotion = torch.cat([labeled.target.emotion, *[pseudo.target.emotion] * 2])
-    mood = torch.cat([labeled.target.valence_arousal, *[pseudo.target.valence_arousal] * 2])
+    valence_arousal = torch.cat([labeled.target.valence_arousal, *[pseudo.target.valence_arousal] * 2])
     supervised, squared, rows = 0.0, 0.0, []
     for i in range(b + 2 * u):
-        image, y, va = (share * t[i] + (1 - share) * t[int(order[i])] for t in (images, emotion, mood))
+        image, y, va = (
+            share * t[i] + (1 - share) * t[int(order[i])] for t in (images, emotion, valence_arousal)
+        )
         output = method.student(image[None])
         rows.append((output, va))
         if i < b:

@@ -82,7 +82,7 @@ def test_terms_equal_the_slow_reference():
 
 def test_bank_counts_once_every_labeled_face_is_in_it():
     method, (labeled, unlabeled) = simmatch().eval(), batch()
-    p = method.served(unlabeled.weak).logits.softmax(-1)
+    p = method.inference_network(unlabeled.weak).logits.softmax(-1)
     for written, counts in ((0, False), (4, False), (5, True)):
         bank(method, 5, written)
         pseudo = method.pseudo_label(unlabeled)
@@ -123,7 +123,7 @@ def test_the_teacher_believes_and_fills_the_bank_if_there_is_one(ema_decay):
     pseudo = method.pseudo_label(unlabeled)
     assert torch.equal(pseudo.target.emotion, before) == bool(ema_decay)
     method.losses(labeled, unlabeled, pseudo)
-    z = method.served(labeled.image).projection
+    z = method.inference_network(labeled.image).projection
     torch.testing.assert_close(method.bank.features, z, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(method.bank.features.norm(dim=-1), torch.ones(4))  # face by face
     assert torch.equal(method.bank.probability, labeled.target.emotion)

@@ -135,11 +135,11 @@ def test_normalisation_is_per_channel_and_travels_with_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("colour", "luminance"), [((255, 0, 0), 0.299), ((0, 255, 0), 0.587), ((0, 0, 255), 0.114)]
+    ("color", "luminance"), [((255, 0, 0), 0.299), ((0, 255, 0), 0.587), ((0, 0, 255), 0.114)]
 )
-def test_one_channel_is_the_luminance(colour, luminance):
+def test_one_channel_is_the_luminance(color, luminance):
     network = FaceNetwork(Bare(1), CLASSES, in_channels=1, mean=(0, 0, 0), std=(1, 1, 1))
-    image = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    image = torch.tensor(color, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     maps = network(image).maps
     torch.testing.assert_close(maps, torch.full((1, 1, 4, 4), luminance))
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer_lightning.pseudo_labels import believed, sharpen
+from fer_lightning.pseudo_labels import make_pseudo_labels, sharpen
 
 NOBODY_ASKS = torch.zeros(3, 0)
 PROBABILITY = torch.tensor([[0.95, 0.03, 0.02], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
@@ -18,7 +18,7 @@ PROBABILITY = torch.tensor([[0.95, 0.03, 0.02], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]
     ],
 )
 def test_believed_are_those_that_reach_the_threshold_of_their_emotion(threshold, weight):
-    pseudo = believed(torch.tensor([4, 0, 2]), PROBABILITY, NOBODY_ASKS, threshold)
+    pseudo = make_pseudo_labels(torch.tensor([4, 0, 2]), PROBABILITY, NOBODY_ASKS, threshold)
     assert pseudo.target.emotion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert pseudo.target.valence_arousal.isnan().all()
     assert pseudo.weight.tolist() == weight
@@ -31,28 +31,28 @@ def test_believed_are_those_that_reach_the_threshold_of_their_emotion(threshold,
 
 def test_a_threshold_that_moves_later_does_not_move_the_belief():
     threshold = torch.full((3,), 0.5)
-    pseudo = believed(torch.arange(3), PROBABILITY, NOBODY_ASKS, threshold)
+    pseudo = make_pseudo_labels(torch.arange(3), PROBABILITY, NOBODY_ASKS, threshold)
     threshold.fill_(0.9)
     assert pseudo.threshold.tolist() == [0.5, 0.5, 0.5]
 
 
 def test_without_a_threshold_every_face_is_believed():
-    mood = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
-    pseudo = believed(torch.arange(3), PROBABILITY, mood, None, soft=PROBABILITY)
+    valence_arousal = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
+    pseudo = make_pseudo_labels(torch.arange(3), PROBABILITY, valence_arousal, None, soft=PROBABILITY)
     assert pseudo.weight.tolist() == [1, 1, 1]
     assert pseudo.threshold.isnan().all()
     assert torch.equal(pseudo.target.emotion, PROBABILITY)
-    assert torch.equal(pseudo.target.valence_arousal, mood)
+    assert torch.equal(pseudo.target.valence_arousal, valence_arousal)
 
 
 def test_no_faces():
-    pseudo = believed(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3), torch.zeros(0, 0), 0.5)
+    pseudo = make_pseudo_labels(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3), torch.zeros(0, 0), 0.5)
     assert (pseudo.target.emotion.shape, pseudo.weight.shape) == ((0, 3), (0,))
 
 
 @pytest.mark.parametrize("threshold", [0.0, None])
 def test_a_probability_that_is_no_number_is_not_believed(threshold):
-    pseudo = believed(torch.arange(1), torch.full((1, 3), torch.nan), torch.zeros(1, 0), threshold)
+    pseudo = make_pseudo_labels(torch.arange(1), torch.full((1, 3), torch.nan), torch.zeros(1, 0), threshold)
     assert pseudo.weight.tolist() == [0]
 
 

@@ -4,7 +4,6 @@ from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
 from fer_lightning.data.datasets.fer2013 import FER2013
 from fer_lightning.data.datasets.ferplus import FERPlus
 from fer_lightning.data.datasets.folder import FaceFolder
-from fer_lightning.data.datasets.synthetic import SyntheticFaces
 from fer_lightning.data.datasets.table import FaceTable
 
 __all__ = [
@@ -15,5 +14,4 @@ __all__ = [
     "FaceFolder",
     "FaceTable",
     "Faces",
-    "SyntheticFaces",
 ]

@@ -138,7 +138,7 @@ _NOT_COLUMNS = {"dataset", "taxonomy", "images"}
 class FaceDataset(ABC):
     """A data set in its official layout on disk: options in ``__init__``, all reading in ``load``."""
 
-    licence: str = "unknown"
+    license: str = "unknown"
     """Terms under which the faces may be used; written into the run."""
 
     @abstractmethod

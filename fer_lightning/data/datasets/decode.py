@@ -38,7 +38,7 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
 
 
 def square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Resize the shorter side to ``size`` pixels and keep the centre: (H, W, 3) to (size, size, 3)."""
+    """Resize the shorter side to ``size`` pixels and keep the center: (H, W, 3) to (size, size, 3)."""
     scale = size / min(image.shape[:2])
     if scale != 1:
         height, width = (round(side * scale) for side in image.shape[:2])
@@ -84,7 +84,7 @@ def decode_all(
         on_bad_image: what to do about files that do not decode.
 
     Returns:
-        The M images that decode, in order, and (N,) which they are. In memory, a set without colour is held
+        The M images that decode, in order, and (N,) which they are. In memory, a set without color is held
         as gray.
 
     Raises:

@@ -44,7 +44,7 @@ class FER2013(FaceDataset):
         root: one of the files, or a folder that holds one form, itself or in a folder ``fer2013``.
     """
 
-    licence = "FER2013: collected from the web for the ICML 2013 challenge, for research"
+    license = "FER2013: collected from the web for the ICML 2013 challenge, for research"
 
     def __init__(self, root: str | Path) -> None:
         self.root = root

@@ -58,7 +58,7 @@ class FERPlus(FaceDataset):
             ``unlabeled``. Val and test never hold them.
     """
 
-    licence = "FER2013: collected from the web for the ICML 2013 challenge, for research; FER+ votes: MIT"
+    license = "FER2013: collected from the web for the ICML 2013 challenge, for research; FER+ votes: MIT"
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from fer_lightning.data.datasets.decode import FileImages, decode_all, read_imag
 
 
 def texture(height, width, seed=0):
-    """A smooth colour image: smooth, so that JPEG changes it little."""
+    """A smooth color image: smooth, so that JPEG changes it little."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
 

@@ -9,9 +9,9 @@ from fer_lightning.data.datasets.base import DataError
 from fer_lightning.emotions import UnknownEmotion
 
 
-def paint(path, colour=(200, 100, 50)):
+def paint(path, color=(200, 100, 50)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((12, 10, 3), colour, np.uint8)).save(path)
+    Image.fromarray(np.full((12, 10, 3), color, np.uint8)).save(path)
 
 
 @pytest.fixture

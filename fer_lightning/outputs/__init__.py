@@ -1,0 +1,1 @@
+"""Files, tables, pictures and records that a run writes."""

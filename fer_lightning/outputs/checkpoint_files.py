@@ -1,0 +1,88 @@
+"""Checkpoint files: written whole or not at all, and read without running code."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from fer_lightning.errors import CheckpointError
+from fer_lightning.outputs.files import ADVICE, NotWritten, free_space
+
+
+class CheckpointNotSaved(NotWritten):
+    """A checkpoint could not be written; the one before it is as it was."""
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is complete.
+
+    Lightning's own collects it in the system's temporary folder, from which moving to another disk is a copy:
+    when the disk fills up in the middle of it, the old checkpoint is gone and the new one useless.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointNotSaved: if that fails, naming the file, the free space and what to do.
+        """
+        if storage_options is not None:
+            raise TypeError("a checkpoint is a local file here: there are no storage_options")
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # a full disk may show only now
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__  # torch wraps a failed write
+            if not isinstance(cause, OSError):
+                raise
+            raise CheckpointNotSaved(
+                f"cannot write the checkpoint {path}: {cause.strerror or cause}; {free_space(path)}. "
+                f"{_advice(path)}"
+            ) from error
+        finally:
+            _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    """Give back the space of an incomplete file; if even that fails, the error on its way says enough."""
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+def _advice(path: Path) -> str:
+    if path.exists():
+        return f"The one that was there is intact. {ADVICE} go on from it with --ckpt_path {path}"
+    return f"There was none before it. {ADVICE} start again"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file on the CPU as plain tensors, numbers and strings.
+
+    Raises:
+        CheckpointError: if the file is missing, carries code, or is none of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist; a run keeps its own in checkpoints/best.ckpt and last.ckpt"
+        )
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(content, dict) or "method" not in content or "state_dict" not in content:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this package; start from bare weights by --model.weights"
+        )
+    return content

@@ -1,0 +1,318 @@
+import lightning as L
+import pytest
+import torch
+from faces import TINY, quiet_trainer, tiny_data
+
+import fer_lightning
+from fer_lightning.data.batch import Labeled, Target, Unlabeled
+from fer_lightning.errors import InputError
+from fer_lightning.methods import SITFER
+from fer_lightning.methods import sit_fer as module
+from fer_lightning.methods.sit_fer.levels import SETTINGS
+from fer_lightning.pseudo_labels import PseudoLabels
+
+PLAIN = {"ema_decay": 0.0, "joint_forward": False, "dropout": 0.5}
+
+
+def make(**options):
+    torch.manual_seed(2)
+    return SITFER(**(TINY | PLAIN | options))
+
+
+def fit(tmp_path, callbacks=(), data=None, **options):
+    L.seed_everything(3, verbose=False)
+    model = make(**options)
+    quiet_trainer(tmp_path, callbacks=list(callbacks)).fit(model, data or tiny_data())
+    return model
+
+
+def faces(n=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 255, (n, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+def batches(n=6):
+    target = Target(torch.eye(7)[torch.arange(n) % 7], torch.full((n, 2), torch.nan))
+    return Labeled(faces(n), target, torch.arange(n)), Unlabeled(faces(n, 1), faces(n, 2), torch.arange(n))
+
+
+def ready(**options):
+    """A method whose anchors and memory hold something, without a trainer, at the end of a run."""
+    model = make(**options)
+    model.levels.text.anchors.copy_(module.text_anchors(model.hparams.text_anchor, model.task.emotions, 16))
+    model.levels.instance.labeled.resize(6)
+    model.levels.instance.accepted.resize(4 if model.paper else 0)
+    model.levels.done.fill_(1)
+    labeled, _ = batches()
+    with torch.no_grad():
+        model.eval()
+        model.levels.instance.labeled.write(
+            labeled.index, model.student(labeled.image).features, labeled.target.emotion
+        )
+    return model
+
+
+class Watch(L.Callback):
+    """Notes the memory before the first step, and what each step logs."""
+
+    def __init__(self):
+        self.written, self.anchors, self.logged = None, None, {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.written is None:
+            self.written = pl_module.levels.instance.labeled.written.clone()
+            self.features = pl_module.levels.instance.labeled.features.clone()
+            self.anchors = pl_module.levels.text.anchors.clone()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.logged |= trainer.logged_metrics
+
+
+def test_p_hat_is_the_mean_of_three_distributions():
+    model = ready()
+    _, unlabeled = batches()
+    with torch.no_grad():
+        levels = model.levels(model.student(unlabeled.weak)).softmax(-1)
+        pseudo = model.pseudo_label(unlabeled)
+    torch.testing.assert_close(levels.sum(-1), torch.ones(3, 6))
+    p = levels.mean(0)
+    torch.testing.assert_close(pseudo.confidence, p.amax(-1))
+    assert torch.equal(pseudo.target.label, p.argmax(-1))
+    torch.testing.assert_close(model(unlabeled.weak).emotion, p)
+    torch.testing.assert_close(p.sum(-1), torch.ones(6))
+
+
+def test_instances_have_no_say_before_their_time():
+    model = ready(start=0.5)
+    levels = model.levels(model.student(faces())).softmax(-1)
+    model.levels.done.fill_(0.49)
+    torch.testing.assert_close(model(faces()).emotion, levels[:2].mean(0))
+    model.levels.done.fill_(0.5)
+    torch.testing.assert_close(model(faces()).emotion, levels.mean(0))
+
+
+@pytest.mark.parametrize("kept", [["semantic"], ["text"], ["instance"], ["semantic", "instance"]])
+def test_levels_left_out_have_no_say(kept):
+    model = ready(levels=kept)
+    levels = model.levels(model.student(faces())).softmax(-1)
+    chosen = torch.stack([levels[("semantic", "text", "instance").index(level)] for level in kept])
+    torch.testing.assert_close(model(faces()).emotion, chosen.mean(0))
+
+
+def test_semantic_inference_is_the_classifier_alone():
+    model = ready(inference="semantic")
+    prediction = model(faces())
+    torch.testing.assert_close(prediction.emotion, model.student(faces()).logits.softmax(-1))
+    fused = ready()(faces())
+    assert not torch.allclose(prediction.emotion, fused.emotion)
+    assert torch.equal(prediction.features, fused.features)
+
+
+def test_losses_of_the_paper():
+    model = ready(setting="rafdb2000", dropout=0.0)
+    labeled, unlabeled = batches()
+    pseudo = model.pseudo_label(unlabeled)
+    half = pseudo._replace(weight=torch.tensor([1.0, 0, 0, 1, 0, 1]))
+    terms = model.losses(labeled, unlabeled, half)
+    x, s = model.student(labeled.image), model.student(unlabeled.strong)
+    label, believed = labeled.target.label, pseudo.target.label
+    ce = torch.nn.functional.cross_entropy
+    torch.testing.assert_close(terms["supervised"], ce(x.logits, label))
+    torch.testing.assert_close(terms["text"], ce(x.features @ model.levels.text.anchors.T / 0.1, label))
+    expected = (ce(s.logits, believed, reduction="none") * half.weight).mean()
+    torch.testing.assert_close(terms["unlabeled"], 4 / 3 * expected)
+
+
+def test_losses_of_the_code():
+    model = ready(mode="code", setting="rafdb2000", dropout=0.0)
+    labeled, unlabeled = batches()
+    pseudo = model.pseudo_label(unlabeled)._replace(weight=torch.tensor([1.0, 0, 0, 1, 0, 1]))
+    terms = model.losses(labeled, unlabeled, pseudo)
+    x, s = model.student(labeled.image), model.student(unlabeled.strong)
+    ce = torch.nn.functional.cross_entropy
+    torch.testing.assert_close(terms["supervised"], 0.3 * ce(x.logits, labeled.target.label))
+    torch.testing.assert_close(
+        terms["text"], 0.3 * ce(x.features @ model.levels.text.anchors.T, labeled.target.label)
+    )
+    accepted = pseudo.weight > 0
+    torch.testing.assert_close(
+        terms["unlabeled"], 0.4 * ce(s.logits[accepted], pseudo.target.label[accepted])
+    )
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_p_hat_of_the_code(setting):
+    """Scores of logits, cosines and nearest faces, weighed as the scripts do, by loops over the faces."""
+    model, s = ready(mode="code", setting=setting, text_anchor="random"), SETTINGS[setting]
+    labeled, unlabeled = batches()
+    u = model.student(unlabeled.weak)
+    bank, labels = model.levels.instance.labeled.features, labeled.target.label
+    levels = torch.zeros(3, 6, 7)
+    levels[0] = u.logits
+    for b in range(6):
+        for c in range(7):
+            levels[1, b, c] = u.features[b] @ model.levels.text.anchors[c]
+        for k in range(6):
+            levels[2, b, labels[k]] = max(levels[2, b, labels[k]], float(u.features[b] @ bank[k]))
+    for done, w, tested in ((0.05, s.v, s.tested_v), (1.0, s.w, s.tested_w)):
+        model.levels.done.fill_(done)
+        h = sum(w[i] * levels[i] for i in range(3)).softmax(-1)
+        torch.testing.assert_close(model.pseudo_label(unlabeled).confidence, h.amax(-1))
+        p = sum(tested[i] * levels[i].softmax(-1) for i in range(3)) / sum(tested)
+        torch.testing.assert_close(model(unlabeled.weak).emotion, p)
+    assert model.tau == s.tau
+    assert (model.a_s, model.a_t, model.a_u) == s.a
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [("paper", 1.0), ("code", 0.0)])
+def test_only_the_code_asks_for_more_than_tau(mode, accepted):
+    model = make(mode=mode, levels=["semantic"], setting="rafdb2000")
+    with torch.no_grad():
+        model.student.head.weight.zero_(), model.student.head.bias.zero_()
+        _, unlabeled = batches()
+        model.tau = float(model.eval().pseudo_label(unlabeled).confidence[0])
+        assert model.tau == pytest.approx(1 / 7)
+        assert (model.pseudo_label(unlabeled).weight == accepted).all()
+
+
+@pytest.mark.parametrize("mode", ["paper", "code"])
+def test_nobody_accepted_costs_nothing(mode):
+    model = ready(mode=mode).train()
+    labeled, unlabeled = batches()
+    with torch.no_grad():
+        pseudo = model.pseudo_label(unlabeled)
+    assert pseudo.weight.sum() == 0
+    terms = model.losses(labeled, unlabeled, pseudo)
+    assert float(terms["unlabeled"].detach()) == 0
+    sum(terms.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_text_supervision_reaches_the_backbone_and_not_the_anchors():
+    model = ready()
+    labeled, _ = batches()
+    model.losses(labeled, None, None)["text"].backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.student.backbone.parameters())
+    assert not model.levels.text.anchors.requires_grad
+    assert not list(model.levels.text.parameters())
+    with torch.no_grad():
+        pseudo = model.pseudo_label(batches()[1])
+    assert not any(t.requires_grad for t in (pseudo.target.emotion, pseudo.weight, pseudo.confidence))
+
+
+def test_options_override_the_setting():
+    model = make(tau=0.6, lambda_t=3.0, lambda_u=2.0, start=0.0)
+    assert (model.tau, model.a_t, model.a_u, model.setting.start) == (0.6, 3.0, 2.0, 0.0)
+    code = make(mode="code", lambda_t=3.0)
+    assert (code.a_s, code.a_t) == (0.4, pytest.approx(1.2))
+    assert SITFER(**TINY, unit_features=False).student.neck.unit is False
+    for wrong, says in (
+        ({"temperature_text": 0.0}, "temperature_text"),
+        ({"levels": ["sematic"]}, "--model.levels"),
+        ({"text_encoder": {"modle": "x"}}, "modle"),
+    ):
+        with pytest.raises(InputError, match=says):
+            make(**wrong)
+
+
+# In training
+
+
+def test_memory_begins_with_every_labeled_face_and_the_anchors_never_change(tmp_path):
+    watch = Watch()
+    data = tiny_data()
+    model = fit(tmp_path, [watch], data)
+    assert watch.written.shape == (28,)
+    assert watch.written.all()
+    torch.testing.assert_close(watch.features.norm(dim=-1), torch.ones(28))
+    assert torch.equal(model.levels.text.anchors, watch.anchors)
+    torch.testing.assert_close(model.levels.text.anchors.norm(dim=-1), torch.ones(7))
+    truth = torch.from_numpy(data.faces.emotion_in(model.task.taxonomy)[data.labeled])
+    assert torch.equal(model.levels.instance.labeled.probability, truth)
+    assert not torch.equal(model.levels.instance.labeled.features, watch.features)  # renewed
+    assert {f"train/confidence/{level}" for level in ("semantic", "text", "instance")} <= set(watch.logged)
+    assert "train/text" in watch.logged
+
+
+def test_memory_of_the_code_begins_empty_and_holds_no_unlabeled_face(tmp_path):
+    watch = Watch()
+    model = fit(tmp_path, [watch], mode="code", tau=0.0)
+    assert not watch.written.any()
+    assert model.levels.instance.labeled.written.any()
+    assert len(model.levels.instance.accepted.written) == 0
+
+
+def test_accepted_faces_enter_the_queue_with_all_of_p_hat(tmp_path):
+    model = fit(tmp_path, tau=0.0)
+    assert model.levels.instance.accepted.written.all()
+    assert len(model.levels.instance.accepted.written) == 28
+    p = model.levels.instance.accepted.probability
+    torch.testing.assert_close(p.sum(-1), torch.ones(28))
+    assert (p.amax(-1) < 1).all()
+    assert not fit(tmp_path, tau=1.0).levels.instance.accepted.written.any()
+    assert len(fit(tmp_path, queue=5, tau=0.0).levels.instance.accepted.written) == 5
+
+
+def test_rows_of_the_paper_s_memory_have_no_dropout(tmp_path):
+    for mode, same in (("paper", True), ("code", False)):
+        model = ready(mode=mode).train()
+        rows = []
+        for _ in range(2):
+            model.losses(batches()[0], None, None)
+            rows.append(model.levels.instance.labeled.features.clone())
+        assert torch.equal(*rows) is same
+
+
+def test_without_the_instance_level_nothing_is_remembered(tmp_path):
+    model = fit(tmp_path, levels=["semantic", "text"])
+    assert len(model.levels.instance.labeled.written) == len(model.levels.instance.accepted.written) == 0
+
+
+def test_checkpoint_answers_alike_without_text_encoder_or_cache(tmp_path, monkeypatch):
+    L.seed_everything(3, verbose=False)
+    model = make(ema_decay=0.9)
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, tiny_data())
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+
+    def asked(*_, **__):
+        raise AssertionError("a checkpoint knows its anchors")
+
+    monkeypatch.setattr(module, "text_anchors", asked)
+    opened = fer_lightning.load(tmp_path / "end.ckpt")
+    torch.testing.assert_close(opened(faces()).emotion, model.eval()(faces()).emotion, rtol=0, atol=0)
+    before = trainer.test(model, tiny_data(), verbose=False)
+    after = quiet_trainer(tmp_path).test(opened, tiny_data(), verbose=False)
+    assert before == after
+    # Nor is the text asked for again when the run goes on.
+    quiet_trainer(tmp_path).fit(make(ema_decay=0.9), tiny_data(), ckpt_path=tmp_path / "end.ckpt")
+    with pytest.raises(AssertionError):
+        fit(tmp_path)
+
+
+def test_learned_projection_is_trained(tmp_path):
+    model = fit(tmp_path, anchor_projection="learned", lr=0.1)
+    assert not torch.allclose(model.levels.text.map.weight, torch.eye(16), atol=1e-3)
+
+
+@pytest.mark.parametrize("score", ["labels", "nearest"])
+def test_faces_of_unknown_emotion_say_nothing(score):
+    model = ready(instance_score=score).train()
+    labeled, _ = batches()
+    emotion = labeled.target.emotion.clone()
+    emotion[2:] = torch.nan
+    model.losses(labeled._replace(target=labeled.target._replace(emotion=emotion)), None, None)
+    p = model.levels(model.student(faces())).softmax(-1)[2]
+    assert p.isfinite().all()
+    if score == "labels":
+        assert (p[:, 2:] < 1e-6).all()
+    else:
+        torch.testing.assert_close(p[:, 2:], p[:, 2:3].expand(-1, 5))
+
+
+def test_both_targets_are_believed_together(tmp_path):
+    model = fit(tmp_path, targets="both", tau=0.0)
+    prediction = model.eval()(faces())
+    assert prediction.valence_arousal.shape == (6, 2)
+    assert isinstance(pseudo := model.pseudo_label(batches()[1]), PseudoLabels)
+    assert pseudo.target.valence_arousal.isfinite().all()
