@@ -2,7 +2,16 @@
 
 
 class InputError(ValueError):
-    """Something given is wrong; the message names the file, row or option and says what to do."""
+    """Something given is wrong; the message names the file, row or parameter and says what to do.
+
+    Args:
+        message: names what is wrong; parameters by their Python name.
+        option: the parameter on the command line, such as ``model.ema_decay``; the program prints it.
+    """
+
+    def __init__(self, message: str = "", option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class CheckpointError(InputError):

@@ -1,9 +1,12 @@
 """The typed batches that every method receives.
 
-Images travel as uint8 and are normalised by the network that reads them: a quarter of the bytes between
-worker, host and device, and the pre-processing is saved with the weights. Axes: V views, B faces, C emotions.
+Images travel as uint8 and are normalized by the network that reads them: a quarter of the bytes between
+worker, host and device, and the pre-processing is saved with the weights. Axes: V views, B faces, C emotions,
+N faces of a set.
 """
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 
 
 class Target(NamedTuple):
-    """What a face shows, or is believed to show. NaN means unknown."""
+    """Labels or pseudo-labels of a batch of faces. NaN means unknown."""
 
     emotion: Tensor
     """(B, C) float32 probabilities; a hard label is one-hot; a row of NaN is an unknown emotion."""
@@ -28,24 +31,24 @@ class Target(NamedTuple):
 
 
 class Labeled(NamedTuple):
-    """Labeled faces."""
+    """Labeled faces of a training batch."""
 
-    image: Tensor
-    """(B, 3, H, W) uint8 RGB, weakly augmented; (V, B, 3, H, W) if the method asks for several views."""
+    weak: Tensor
+    """(V, B, 3, H, W) uint8 RGB, weakly augmented."""
     target: Target
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    """(B,) int64 position in the labeled set: feeds memories and relabelled targets."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which has no use here
+    """(B,) int64 index in the labeled set, for memories and relabeled targets."""
 
 
 class Unlabeled(NamedTuple):
-    """Unlabeled faces. Their truth never enters a batch."""
+    """Unlabeled faces of a training batch. Their true labels never enter a batch."""
 
     weak: Tensor
-    """(B, 3, H, W) uint8 RGB, or (V, B, 3, H, W) if the method asks for several weak views."""
+    """(V, B, 3, H, W) uint8 RGB, weakly augmented."""
     strong: Tensor
-    """(B, 3, H, W) uint8 RGB, or (V, B, 3, H, W) if the method asks for several strong views."""
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    """(B,) int64 position in the unlabeled pool: feeds memories, histories and the audit."""
+    """(V, B, 3, H, W) uint8 RGB, strongly augmented."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which has no use here
+    """(B,) int64 index in the unlabeled set, for memories, histories and the audit."""
 
 
 class Evaluated(NamedTuple):
@@ -54,12 +57,14 @@ class Evaluated(NamedTuple):
     image: Tensor
     """(B, 3, H, W) uint8 RGB."""
     target: Target
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    """(B,) int64 position in the evaluated set."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which has no use here
+    """(B,) int64 index in the evaluated set; -1 fills a batch and must be left out."""
+    group: Tensor
+    """(B,) int64 number of the group in ``DataInfo.groups``; -1 where unknown."""
 
 
 class Views(NamedTuple):
-    """How many views of each face a method learns from: the method declares it, the datamodule reads it."""
+    """Number of views of each face that a method learns from: it declares them, the datamodule makes them."""
 
     labeled: int = 1
     """Weak views of each labeled face."""
@@ -74,3 +79,31 @@ class Views(NamedTuple):
     def unlabeled(self) -> bool:
         """Whether the method learns from unlabeled faces at all."""
         return self.weak + self.strong > 0
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The facts about its data that a method is given at setup; nothing about unlabeled faces but how many."""
+
+    labeled: Target
+    """(N, C) and (N, 2) labels of the run, in the order of ``Labeled.index``; with label noise if there is any."""
+    unlabeled_count: int
+    """Number of unlabeled faces."""
+    batch_size: int
+    """Labeled faces of a global batch."""
+    unlabeled_ratio: int
+    """Unlabeled faces per labeled face in a batch."""
+    labeled_loader: Callable[[], Iterable[Evaluated]]
+    """Makes a loader over the labeled faces, once each, not augmented; each rank gets its part."""
+    groups: tuple[str, ...] = ()
+    """Names of the groups of people by which results are compared."""
+
+    @property
+    def counts(self) -> Tensor:
+        """(C,) float32, labeled faces of each emotion; soft labels count by their probabilities."""
+        return self.labeled.emotion.nan_to_num().sum(0)
+
+    @property
+    def prior(self) -> Tensor:
+        """(C,) float32 shares of the emotions among the labels, with one more face of each."""
+        return (self.counts + 1) / (self.counts + 1).sum()

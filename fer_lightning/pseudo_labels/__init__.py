@@ -1,4 +1,4 @@
-"""What a method believes about the unlabeled faces of a batch."""
+"""Pseudo-labels of a batch of unlabeled faces, and what methods share to make them."""
 
 from typing import NamedTuple
 
@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 from fer_lightning.data.batch import Target
-from fer_lightning.task import as_target
+from fer_lightning.task import Output, as_target
 
 
 class PseudoLabels(NamedTuple):
-    """Beliefs about B unlabeled faces: the method learns them, the audit holds them against the truth."""
+    """Pseudo-labels of B unlabeled faces: the method learns from them, the audit compares them with the truth."""
 
     target: Target
-    """What each face is believed to show; one-hot for a hard pseudo-label."""
+    """Pseudo-label of each face; one-hot for a hard one."""
     weight: Tensor
-    """(B,) float32 in [0, 1]: how much each belief counts; 0 is rejected."""
+    """(B,) float32 in [0, 1]: weight of each pseudo-label in the loss; 0 is rejected."""
     confidence: Tensor
-    """(B,) float32 in [0, 1]: probability the method gives to its own belief being right."""
+    """(B,) float32 in [0, 1]: probability that the method gives to its own pseudo-label."""
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
-    """(B,) int64 position in the unlabeled pool."""
+    """(B,) int64 index in the unlabeled set."""
     threshold: Tensor
-    """(C,) float32: confidence a belief in each emotion had to reach; NaN where there is no threshold."""
+    """(C,) float32: confidence that a pseudo-label of each emotion had to reach; NaN where there is none."""
     negative: Tensor | None = None
-    """(B, C) bool: the emotions a face is believed not to show; None for a method without such beliefs."""
+    """(B, C) bool: complementary labels, the emotions a face is taken not to show; None without such labels."""
+    outputs: tuple[Output, ...] = ()
+    """Outputs on the weak views, for methods that learn or keep something from them; with gradient only if
+    the method's ``gradient_through_weak_views`` is set."""
+    similarity: Tensor | None = None
+    """(B, N) float32: target distribution over the N labeled faces (SimMatch); None for other methods."""
 
 
 def make_pseudo_labels(
@@ -32,15 +37,17 @@ def make_pseudo_labels(
     valence_arousal: Tensor,
     threshold: float | Tensor | None,
     soft: Tensor | None = None,
+    outputs: tuple[Output, ...] = (),
 ) -> PseudoLabels:
-    """Believe the most likely emotion of each face wherever it is likely enough.
+    """Make pseudo-labels of the most likely emotions, accepted where their probability reaches a threshold.
 
     Args:
-        index: (B,) int64 positions of the faces in the unlabeled pool.
+        index: (B,) int64 indices of the faces in the unlabeled set.
         probability: (B, C) float32.
-        valence_arousal: (B, 2) float32, believed wherever the emotion is; (B, 0) if nobody asks for it.
-        threshold: one number, or (C,) one per emotion; reached at equality. None believes every face.
-        soft: (B, C) float32, to be learnt in the place of the one-hot label.
+        valence_arousal: (B, 2) float32, accepted wherever the emotion is; (B, 0) for a task without them.
+        threshold: one number, or (C,) one per emotion; reached at equality. None accepts every face.
+        soft: (B, C) float32, a soft pseudo-label to learn in the place of the one-hot one.
+        outputs: kept in the result.
     """
     confidence, label = probability.max(-1)
     classes = probability.shape[-1]
@@ -48,18 +55,23 @@ def make_pseudo_labels(
     weight = confidence >= (0.0 if threshold is None else needed[label])
     target = torch.nn.functional.one_hot(label, classes) if soft is None else soft
     return PseudoLabels(
-        as_target(target, valence_arousal), weight.to(probability), confidence, index, needed.clone()
+        as_target(target, valence_arousal),
+        weight.to(probability),
+        confidence,
+        index,
+        needed.clone(),
+        outputs=outputs,
     )
 
 
 def sharpen(probability: Tensor, temperature: float) -> Tensor:
-    """Return ``p_c^(1/T) / sum_k p_k^(1/T)``, lower in entropy the lower the temperature.
+    """Sharpen probabilities: ``p_c^(1/T) / sum_k p_k^(1/T)``, lower in entropy the lower the temperature.
 
     MixMatch (Berthelot et al. 2019, https://arxiv.org/abs/1905.02249, eq. 7).
 
     Args:
         probability: (B, C) float32.
-        temperature: T, over 0; 1 changes nothing.
+        temperature: T, above 0; 1 changes nothing.
     """
     # As a softmax of logarithms nothing underflows, whatever the temperature.
     return (probability.clamp(min=torch.finfo(probability.dtype).tiny).log() / temperature).softmax(-1)
