@@ -1,4 +1,4 @@
-"""What the table of methods says of each: taken from the classes, so that it cannot disagree with them."""
+"""The line of the table of methods, taken from the classes, so that it cannot disagree with them."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,18 @@ class About(NamedTuple):
     """A method in a line."""
 
     name: str
-    """As its paper calls it."""
+    """Name in its paper."""
     paper: str
-    """Authors and year; empty for what has no paper."""
+    """Authors and year; empty for a method without a paper."""
     url: str
-    believes: str
-    """About an unlabeled face."""
+    pseudo_labels: str
+    """Where the pseudo-label of an unlabeled face comes from, and when it is accepted."""
     learns: str
-    """From unlabeled faces, beside the labels."""
+    """What the student learns from unlabeled faces, beside the labels."""
     state: str
     """What adapts beside the weights and their average; empty for nothing."""
 
     @property
     def year(self) -> int:
-        """Of the paper, the last word of ``paper``; 0 for what has no paper."""
+        """Year of the paper, the last word of ``paper``; 0 without a paper."""
         return int(self.paper.split()[-1]) if self.paper else 0

@@ -1,4 +1,4 @@
-"""The chassis: student, teacher, optimiser, metrics and log. A method says what is believed and learnt."""
+"""Base class of all methods: student, teacher, optimizer, metrics and log."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -6,67 +6,113 @@ from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from fer_lightning.data.batch import Evaluated, Labeled, Unlabeled, Views
-from fer_lightning.data.datamodule import SemiSupervisedFaces, batches_taken
+from fer_lightning.data.batch import DataInfo, Evaluated, Labeled, Unlabeled, Views
 from fer_lightning.distributed import average_
 from fer_lightning.errors import CheckpointError, InputError
 from fer_lightning.methods.about import About
 from fer_lightning.methods.schedules import Schedule, learning_rate_factor
+from fer_lightning.methods.step_losses import Losses
 from fer_lightning.metrics import FaceMetrics
 from fer_lightning.models.memory import ResizedOnLoad
 from fer_lightning.models.network import FaceNetwork, Stem, make_backbone
 from fer_lightning.pseudo_labels import PseudoLabels
+from fer_lightning.ranges import (
+    Momentum,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    Share,
+    check_ranges,
+)
 from fer_lightning.task import Kind, Output, Prediction, Task
+
+Optimizer = Literal["sgd", "adamw"]
+"""``sgd`` with Nesterov momentum of 0.9, or ``adamw``."""
 
 
 class SemiSupervised(ResizedOnLoad, L.LightningModule):
-    """A student, its EMA teacher, the metrics and the log; a subclass says what is believed and learnt.
+    """A student and its EMA teacher; a subclass makes pseudo-labels and losses.
 
-    A subclass overrides at most ``pseudo_label``, ``losses``, ``build_network``, ``on_train_epoch_start`` /
-    ``on_train_epoch_end`` and ``forward``, sets ``about`` and ``views``, and keeps every adaptive state in a
-    registered buffer.
+    A training step calls, in this order, ``pseudo_label``, ``losses`` and ``update_state``. The first two change
+    no state: called twice they return the same. Before ``labeled_only_steps``, and wherever
+    ``learns_from_unlabeled`` is false, it calls ``labeled_losses`` and ``update_labeled_state`` instead, so a
+    method never meets a step without unlabeled faces in the other three.
+
+    What a method may override; ``super()`` is needed where it says so:
+
+    ========================  ==============================================================================
+    ``about``, ``revision``   its line in the table of methods; the number of its behavior
+    ``views``,                what it needs of the data: how many views, and whether labeled faces are drawn
+    ``class_balanced``        class by class (an option of the data overrules it)
+    ``targets_supported``     the kinds of task that it can learn
+    ``gradient_through_-``    set if the losses need gradients through the outputs on the weak views,
+    ``weak_views``            ``pseudo.outputs``; else ``pseudo_label`` is called without gradient
+    ``build_network``         the student, if it has a neck or head of its own
+    ``prepare``               sizes what depends on the data; called once before training. ``super()``: no
+    ``learns_from_unlabeled`` whether a step learns from unlabeled faces. ``super()``: yes
+    ``pseudo_label``          pseudo-labels of a batch, from its weak views
+    ``losses``                the weighted terms of a step
+    ``update_state``          moves thresholds, memories, running means. ``super()``: no
+    ``labeled_losses``        the weighted terms of a step on labels alone
+    ``update_labeled_state``  moves what such a step moves. ``super()``: no
+    ``forward``               where the paper's inference differs from the inference network's softmax
+    ``on_train_epoch_end``    what is measured or committed once an epoch. ``super()``: no
+    ``on_train_start``        what is done once before the first step. ``super()``: yes
+    ``optimizer_step``        what the paper does after each step. ``super()``: yes
+    ========================  ==============================================================================
+
+    Every adaptive state is a registered buffer: saved, moved and restored with the weights. Under DDP it is
+    reduced over the ranks before it is used; give the trainer the strategy ``ddp_find_unused_parameters_true``,
+    since a head can be idle for some steps.
 
     Args:
-        targets: what is recognised: ``classes``, ``valence_arousal`` or ``both``.
+        targets: what is predicted: ``classes``, ``valence_arousal`` or ``both``.
         emotions: the classes and their order: a taxonomy's name (``basic7``, ``basic8``, ``fer2013``,
             ``ferplus``, ``raf_db``, ``affectnet7``, ``affectnet8``) or a list of emotions.
         backbone: any timm model, or ``wrn_28_2``, ``wrn_16_2``, ``wrn_10_1``.
         backbone_arguments: passed on to the backbone, e.g. ``{drop_path_rate: 0.1}``.
         pretrained: start from timm's weights of the hub.
         weights: start from a local weight file instead.
-        in_channels: 3, or 1 to look at the luminance alone.
+        in_channels: 3, or 1 for the luminance alone.
         stem: ``small`` keeps a ResNet from shrinking images of under about 64 pixels in its first layers.
-        mean: of the normalisation, per channel of RGB in [0, 1].
-        std: of the normalisation, likewise.
-        dropout: of the features before the head.
+        mean: of the normalization, per channel of RGB in [0, 1].
+        std: of the normalization, per channel.
+        dropout: rate of the dropout of the features before the head.
+        unit_features: scale the features to unit length before the head.
+        projection: width of a projection head for contrastive losses; 0 for none.
         optimizer: ``sgd`` (Nesterov, momentum 0.9) or ``adamw``.
         lr: highest learning rate.
         weight_decay: for weights of two or more dimensions; norms and biases are not decayed.
         schedule: of the learning rate over the run: ``cosine_7_16`` (FixMatch's, ends at 0.195 of lr),
             ``cosine`` to zero, or ``constant``.
-        warmup_steps: optimiser steps of linear warm-up.
-        ema_decay: of the teacher, per optimiser step; 0 for no teacher.
+        warmup_steps: optimizer steps of linear warm-up.
+        ema_decay: of the teacher, per optimizer step; 0 for no teacher.
         ema_warmup: let the decay grow as ``1 - (2 + step) ** (-2 / 3)`` until it reaches ``ema_decay``, so
             that a short run is not averaged with its initial weights.
         joint_forward: one forward for labeled and strong images, which share batch statistics, or one each.
-        labeled_only_steps: optimiser steps on labeled faces alone before the method begins.
+        labeled_only_steps: optimizer steps on labeled faces alone before the method begins.
         channels_last: memory layout of the convolutions; faster on CPUs and on recent GPUs.
         compile: run the networks through ``torch.compile``.
     """
 
     about: ClassVar[About]
-    """What the table of methods says."""
-    recognises: ClassVar[tuple[Kind, ...]] = ("classes", "both")
-    """Targets the method can learn."""
+    """Its line in the table of methods."""
+    revision: ClassVar[int] = 1
+    """Number of the method's behavior, raised with every change that moves its losses: rows of results carry it."""
+    targets_supported: ClassVar[tuple[Kind, ...]] = ("classes", "both")
+    """Kinds of task that the method can learn."""
     views: Views = Views()
-    """How many views of each face the method learns from."""
+    """Number of views of each face."""
+    class_balanced: ClassVar[bool] = False
+    """Whether labeled faces are drawn class by class."""
+    gradient_through_weak_views: bool = False
+    """Whether ``pseudo_label`` is called with gradient."""
     teacher: ModelEmaV3 | None
-    noise_seed: Tensor
+    step_seed: Tensor
 
     def __init__(
         self,
@@ -79,27 +125,30 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         in_channels: Literal[1, 3] = 3,
         stem: Stem = "standard",
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.25, 0.25, 0.25),
-        dropout: float = 0.0,
-        optimizer: Literal["sgd", "adamw"] = "sgd",
-        lr: float = 0.03,
-        weight_decay: float = 5e-4,
+        std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.25, 0.25, 0.25),
+        dropout: Share = 0.0,
+        unit_features: bool = False,
+        projection: NonNegativeInt = 0,
+        optimizer: Optimizer = "sgd",
+        lr: PositiveFloat = 0.03,
+        weight_decay: NonNegativeFloat = 5e-4,
         schedule: Schedule = "cosine_7_16",
-        warmup_steps: int = 0,
-        ema_decay: float = 0.999,
+        warmup_steps: NonNegativeInt = 0,
+        ema_decay: Momentum = 0.999,
         ema_warmup: bool = True,
         joint_forward: bool = True,
-        labeled_only_steps: int = 0,
+        labeled_only_steps: NonNegativeInt = 0,
         channels_last: bool = True,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if targets not in self.recognises:
-            raise InputError(
-                f"{type(self).__name__} believes emotions; --model.targets must be "
-                f"{' or '.join(self.recognises)}, not {targets}"
-            )
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams, "model")
+        if targets not in self.targets_supported:
+            raise InputError(
+                f"targets is {targets!r}; {type(self).__name__} learns {' or '.join(self.targets_supported)}",
+                option="model.targets",
+            )
         self.task = Task.of(targets, emotions)
         self.student = self.build_network()
         if channels_last:
@@ -111,33 +160,59 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             self.teacher = (
                 ModelEmaV3(self.student, ema_decay, use_warmup=ema_warmup).requires_grad_(False).eval()
             )
-        self.register_buffer("noise_seed", torch.tensor(torch.initial_seed() % 2**31))
+        self.register_buffer("step_seed", torch.tensor(torch.initial_seed() % 2**31))
+        self.batches_taken = 0
+        self._steps = 0
+        self._data: DataInfo | None = None
         self.metrics = nn.ModuleDict({stage: FaceMetrics(self.task) for stage in ("val", "test")})
         self.student_metrics = nn.ModuleDict({stage: FaceMetrics(self.task) for stage in ("val", "test")})
 
-    # What a method says.
-
-    def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels | None:
-        """Return what is believed about unlabeled faces; called without gradient. None: nothing is."""
-        return None
-
-    def losses(
-        self, labeled: Labeled, unlabeled: Unlabeled | None, pseudo: PseudoLabels | None
-    ) -> dict[str, Tensor]:
-        """Return the terms to be minimised by name, each already weighted.
-
-        Both ``unlabeled`` and ``pseudo`` are None during the ``labeled_only_steps`` and for a method without
-        them.
-        """
-        return {"supervised": self.task.supervised(self.student(labeled.image), labeled.target)}
+    # What a method overrides.
 
     def build_network(self) -> FaceNetwork:
-        """Build the student: a method may give it a neck or a head of its own."""
-        backbone = self.build_backbone()
-        return FaceNetwork(backbone, self.task, **self.network_options)
+        """Build the student: the backbone, average pooling and a linear head."""
+        return self.make_network(self.build_backbone())
+
+    def prepare(self, data: DataInfo) -> None:
+        """Size what depends on the data: memories, queues, priors. Called once before training."""
+
+    @property
+    def learns_from_unlabeled(self) -> bool:
+        """Whether this step learns from unlabeled faces, or from the labels alone."""
+        return self.views.unlabeled and self.global_step >= self.hparams.labeled_only_steps
+
+    def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
+        """Make the pseudo-labels of a batch of unlabeled faces; changes no state."""
+        raise NotImplementedError(
+            f"{type(self).__name__} declares views of unlabeled faces: give it pseudo-labels"
+        )
+
+    def losses(self, labeled: Labeled, unlabeled: Unlabeled, pseudo: PseudoLabels) -> Losses:
+        """Return the weighted terms of a step, and the student's outputs; changes no state."""
+        raise NotImplementedError(f"{type(self).__name__} declares views of unlabeled faces: give it losses")
+
+    def update_state(
+        self, labeled: Labeled, unlabeled: Unlabeled, pseudo: PseudoLabels, outputs: tuple[Output, ...]
+    ) -> None:
+        """Move thresholds, memories and running means after the losses; called in training only, without gradient.
+
+        Args:
+            labeled: the batch.
+            unlabeled: the batch.
+            pseudo: what ``pseudo_label`` returned.
+            outputs: those of the student, as ``losses`` returned them, with the graph they were made in.
+        """
+
+    def labeled_losses(self, labeled: Labeled) -> Losses:
+        """Return the weighted terms of a step on labels alone; changes no state."""
+        x = self.student(labeled.weak[0])
+        return Losses((x,), supervised=self.task.supervised(x, labeled.target))
+
+    def update_labeled_state(self, labeled: Labeled, outputs: tuple[Output, ...]) -> None:
+        """Move what a step on labels alone moves, as ``update_state`` does."""
 
     def forward(self, images: Tensor) -> Prediction:
-        """Recognise faces: what validation, test, prediction and export all use.
+        """Predict with the inference network: what validation, test, prediction and export use.
 
         Args:
             images: (B, 3, H, W) uint8 RGB.
@@ -147,91 +222,125 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     # What a method builds with.
 
     def build_backbone(self) -> nn.Module:
-        """Build the backbone of the options."""
+        """Build the backbone of the hyper-parameters."""
         h = self.hparams
         return make_backbone(h.backbone, h.in_channels, h.stem, h.pretrained, h.weights, h.backbone_arguments)
 
-    @property
-    def network_options(self) -> dict[str, Any]:
-        """The options of a ``FaceNetwork`` other than its parts."""
+    def make_network(
+        self, backbone: nn.Module, neck: nn.Module | None = None, head: nn.Module | None = None
+    ) -> FaceNetwork:
+        """Put a network together by the hyper-parameters.
+
+        Args:
+            backbone: of ``build_backbone``.
+            neck: in the place of pooling, with a ``width``; see ``FaceNetwork``.
+            head: in the place of a linear layer.
+        """
         h = self.hparams
-        return {"in_channels": h.in_channels, "mean": h.mean, "std": h.std, "dropout": h.dropout}
+        return FaceNetwork(
+            backbone,
+            self.task,
+            neck=neck,
+            head=head,
+            in_channels=h.in_channels,
+            mean=h.mean,
+            std=h.std,
+            dropout=h.dropout,
+            unit_features=h.unit_features,
+            projection=h.projection,
+        )
 
     @property
-    def options(self) -> Any:
+    def hparams(self) -> Any:
         """The hyper-parameters by name, saved with every checkpoint."""
-        return self.hparams
+        return super().hparams
 
     @property
     def inference_network(self) -> FaceNetwork:
-        """The network that answers: the teacher where there is one."""
+        """The network that predicts: the teacher where there is one, else the student."""
         return self.student if self.teacher is None else cast(FaceNetwork, self.teacher.module)
 
     @property
-    def datamodule(self) -> SemiSupervisedFaces:
-        """The data of the run, for what is indexed by face; never for the truth of unlabeled faces."""
-        return cast(SemiSupervisedFaces, self.trainer.datamodule)  # type: ignore[attr-defined]
+    def data(self) -> DataInfo:
+        """The facts about the data of the run.
+
+        Raises:
+            InputError: if the data came without them, as those of a plain DataLoader do.
+        """
+        if self._data is None:
+            raise InputError(
+                f"{type(self).__name__} needs the labels and sizes of its data: train it on SemiSupervisedFaces, "
+                "or on a datamodule with a method `info` that returns a DataInfo"
+            )
+        return self._data
 
     @property
     def progress(self) -> float:
-        """Share of the run's optimiser steps that are done, in [0, 1]; 1 for a model without a trainer."""
-        return 1.0 if self._trainer is None else min(1.0, self.global_step / self._steps)
+        """Share of the run's optimizer steps that are done, in [0, 1]; 1 for a model without a trainer."""
+        return 1.0 if self._attached is None else min(1.0, self.global_step / max(1, self._steps))
 
-    def labeled_prior(self) -> Tensor:
-        """Return the (C,) shares of the emotions among the labels of the run, with one more face of each."""
-        counts = self.datamodule.labeled_target.emotion.nan_to_num().sum(0) + 1
-        return (counts / counts.sum()).to(self.device)
+    @property
+    def logging_now(self) -> bool:
+        """Whether a logger or the end of the epoch reads this training step; others are not logged.
+
+        To log costs a third of a millisecond a value, which a step of a small network on a GPU would feel. A
+        hook that is called without a trainer logs nothing.
+        """
+        trainer = self._attached
+        if trainer is None or not trainer.training:
+            return False
+        return trainer.is_last_batch or (trainer.global_step + 1) % trainer.log_every_n_steps == 0
 
     def forward_views(self, *images: Tensor) -> list[Output]:
-        """Show several batches to the student, as ``joint_forward`` says: in one pass or in one pass each."""
+        """Run the student on several batches: in one pass or in one each, as ``joint_forward`` says.
+
+        Args:
+            images: (B, 3, H, W) each, of any B.
+        """
         if not self.hparams.joint_forward or len(images) == 1:
             return [self.student(each) for each in images]
         output: Output = self.student(torch.cat(images))
-        parts = [part.split([len(each) for each in images]) for part in output]
+        sizes = [len(each) for each in images]
+        parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in output]
         return [Output(*part) for part in zip(*parts, strict=True)]
 
     def labeled_faces(self) -> Iterator[Evaluated]:
         """Iterate once over the labeled faces, not augmented, on this device; each rank gets its own part.
 
-        Positions of -1 fill the last batch and must be left out.
+        Indices of -1 fill the last batch and must be left out.
         """
-        for batch in self.datamodule.labeled_loader():
+        for batch in self.data.labeled_loader():
             yield self.transfer_batch_to_device(batch, self.device, 0)
 
-    # The chassis itself.
+    # Training.
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Believe, learn, log; the audit reads ``pseudo`` from what is returned."""
+        """Make pseudo-labels, compute the losses, update state, log; the audit reads ``pseudo`` of the result."""
+        self.batches_taken += 1
         self._seed_step()
         labeled: Labeled = batch["labeled"]
-        unlabeled: Unlabeled | None = batch.get("unlabeled")
-        if self.global_step < self.hparams.labeled_only_steps:
-            unlabeled = None
-        pseudo = None
-        if unlabeled is not None:
-            with torch.no_grad():
+        pseudo: PseudoLabels | None = None
+        if self.learns_from_unlabeled:
+            unlabeled: Unlabeled = batch["unlabeled"]
+            with torch.set_grad_enabled(self.gradient_through_weak_views):
                 pseudo = self.pseudo_label(unlabeled)
-        terms = self.losses(labeled, unlabeled, pseudo)
+            terms = self.losses(labeled, unlabeled, pseudo)
+            with torch.no_grad():
+                self.update_state(labeled, unlabeled, pseudo, terms.outputs)
+        else:
+            terms = self.labeled_losses(labeled)
+            with torch.no_grad():
+                self.update_labeled_state(labeled, terms.outputs)
         loss = torch.stack(list(terms.values())).sum()
         self._check_finite(loss, terms)
-        if self._logged_now():
-            logged = {f"train/{name}": term.detach() for name, term in terms.items()}
+        if self.logging_now:
             self.log("train/loss", loss.detach(), prog_bar=True)
+            self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
             if pseudo is not None:
-                logged["train/mean_weight"] = pseudo.weight.mean()
-            self.log_dict(logged)
+                self.log("train/mean_weight", pseudo.weight.mean())
+        if pseudo is not None:  # its outputs would keep the graph alive
+            pseudo = pseudo._replace(outputs=(), similarity=None)
         return {"loss": loss, "pseudo": pseudo}
-
-    def _logged_now(self) -> bool:
-        """Whether a logger or the end of the epoch reads this training step; others are forgotten.
-
-        To log costs a third of a millisecond a value, which a step of a small network on a GPU would feel. A
-        hook that is called without a trainer logs nothing.
-        """
-        trainer = self._trainer
-        if trainer is None or not trainer.training:
-            return False
-        return trainer.is_last_batch or trainer._logger_connector.should_update_logs
 
     def _seed_step(self) -> None:
         """Make what a step draws (dropout, mixing) a function of seed, batch number and rank.
@@ -239,14 +348,14 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         So a resumed run draws what an uninterrupted one draws, on every device and rank, and nothing is
         saved.
         """
-        step = batches_taken(self.trainer) * self.trainer.world_size + self.global_rank
+        step = self.batches_taken * self.trainer.world_size + self.global_rank
         seed = (self._seed * 1_000_003 + step) % 2**63
         # Not torch.manual_seed, which takes a millisecond to seed every kind of device that is not there.
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
-    def _check_finite(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+    def _check_finite(self, loss: Tensor, terms: Losses) -> None:
         # Rarely, since reading the loss waits for the GPU.
         if self.global_step % 50 == 0 and not bool(loss.isfinite()):
             values = ", ".join(f"{name} {float(term.detach()):.4g}" for name, term in terms.items())
@@ -255,7 +364,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then move the teacher: once per optimiser step, also under gradient accumulation."""
+        """Step, then move the teacher: once per optimizer step, also under gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
         # Each rank has seen its own part of the batch; they go on with the same running statistics.
         average_([buffer for buffer in self.student.buffers() if buffer.is_floating_point()])
@@ -264,14 +373,14 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             self.teacher.update(self.student, step=self.global_step + 2)
 
     def train(self, mode: bool = True) -> "SemiSupervised":
-        """Set the mode of everything but the teacher, which never trains."""
+        """Set the mode of everything but the teacher, which stays in eval mode."""
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
         return self
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser and its per-step schedule."""
+        """Build the optimizer and its per-step schedule."""
         h = self.hparams
         groups = param_groups_weight_decay(self, h.weight_decay)
         optimizer: torch.optim.Optimizer
@@ -285,21 +394,33 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        """Compile the networks if asked to; in place, so the names in a checkpoint stay."""
+        """Take in the facts about the data, and compile the networks if asked to."""
         # The teacher is in eval mode on purpose.
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
-        self._seed = int(self.noise_seed)
-        if isinstance(self.trainer.strategy, DDPStrategy):
-            # A head may be idle for a while: before a method begins, or where nothing is believed.
-            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-        if self.hparams.compile and stage == "fit":
-            self.student.compile()
-            if self.teacher is not None:
-                self.teacher.module.compile()
+        info = getattr(getattr(self.trainer, "datamodule", None), "info", None)
+        if info is not None:
+            self._data = info()
+            for metrics in (*self.metrics.values(), *self.student_metrics.values()):
+                cast(FaceMetrics, metrics).set_groups(self._data.groups)
+        if stage == "fit":
+            if type(self).prepare is not SemiSupervised.prepare:
+                self.prepare(self.data)
+            if self.hparams.compile:  # in place, so the names in a checkpoint stay
+                self.student.compile()
+                if self.teacher is not None:
+                    self.teacher.module.compile()
 
     def on_train_start(self) -> None:
-        """Read the seed once more: a resumed run goes on with its own."""
-        self._seed = int(self.noise_seed)
+        """Read the seed of the steps: a resumed run goes on with its own."""
+        self._seed = int(self.step_seed)
+
+    @property
+    def _attached(self) -> L.Trainer | None:
+        """The trainer, or None: Lightning raises where there is none."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
 
     # Evaluation.
 
@@ -312,14 +433,14 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Evaluated, batch_idx: int) -> tuple[Tensor, Prediction]:
-        """Return the (B,) positions of the faces and what is predicted of them."""
+        """Return the (B,) indices of the faces and their predictions."""
         return batch.index, self(batch.image)
 
     def _evaluate(self, batch: Evaluated, stage: str) -> None:
-        cast(FaceMetrics, self.metrics[stage]).update(self(batch.image), batch.target)
+        cast(FaceMetrics, self.metrics[stage]).update(self(batch.image), batch.target, batch.group)
         if self.teacher is not None:
             student = self.task.predict(self.student(batch.image))
-            cast(FaceMetrics, self.student_metrics[stage]).update(student, batch.target)
+            cast(FaceMetrics, self.student_metrics[stage]).update(student, batch.target, batch.group)
 
     def on_validation_epoch_end(self) -> None:
         """Log every metric of the validation faces."""
@@ -343,11 +464,11 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             self.log(f"{stage}/student_{name}", student[name], sync_dist=several)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count anew: not at the end, so that callbacks can still draw the confusion matrix."""
+        """Reset the counts: not at the end, so that callbacks can still draw the confusion matrix."""
         self._reset_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
         self._reset_metrics("test")
 
     def _reset_metrics(self, stage: str) -> None:
@@ -357,12 +478,13 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the method and its emotions, so that the file opens anywhere with one call."""
+        """Add the method and its emotions, so that one call opens the file anywhere, and the batches taken."""
         checkpoint["method"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["emotions"] = list(self.task.emotions)
+        checkpoint["batches_taken"] = self.batches_taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other emotions.
+        """Go on after the batches taken; refuse a checkpoint of other emotions.
 
         Raises:
             CheckpointError: naming both.
@@ -370,6 +492,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         theirs, ours = checkpoint.get("emotions", []), list(self.task.emotions)
         if theirs != ours:
             raise CheckpointError(
-                f"the checkpoint knows the emotions {theirs}, this model {ours}, in that order; "
-                "set --model.emotions to those of the checkpoint"
+                f"the checkpoint knows the emotions {theirs}, this model {ours}, in that order; set emotions to "
+                "those of the checkpoint",
+                option="model.emotions",
             )
+        self.batches_taken = checkpoint.get("batches_taken", 0)

@@ -1,4 +1,4 @@
-"""Learning from labels alone: the floor with a budget of labels, the ceiling with all of them."""
+"""The labeled-only baseline, and with every label the fully supervised one."""
 
 from fer_lightning.data.batch import Views
 from fer_lightning.methods.about import About
@@ -6,20 +6,20 @@ from fer_lightning.methods.base import SemiSupervised
 
 
 class Supervised(SemiSupervised):
-    """Supervised learning from weakly augmented labeled faces, with the chassis' schedule and teacher.
+    """Supervised learning from weakly augmented labeled faces, with the schedule and teacher of every method.
 
-    The two baselines of every table: the floor takes the budget of the methods it is compared with, the
-    ceiling takes every label (give the data no budget). It also is what every method does in its
-    ``labeled_only_steps``.
+    The two baselines of every table: labeled-only (``supervised``) with the budget of labels of the methods it is
+    compared with, fully supervised (``fully_supervised``) with every label (give the data no budget). Every method
+    trains like this in its ``labeled_only_steps``.
     """
 
     about = About(
         name="Supervised",
         paper="",
         url="",
-        believes="nothing",
-        learns="labels alone: the floor with a budget, the ceiling without",
+        pseudo_labels="none",
+        learns="nothing: the labeled-only baseline; fully supervised without a label budget",
         state="",
     )
-    recognises = ("classes", "valence_arousal", "both")
+    targets_supported = ("classes", "valence_arousal", "both")
     views = Views(labeled=1, weak=0, strong=0)
