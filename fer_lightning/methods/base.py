@@ -37,10 +37,10 @@ Optimizer = Literal["sgd", "adamw"]
 class SemiSupervised(ResizedOnLoad, L.LightningModule):
     """A student and its EMA teacher; a subclass makes pseudo-labels and losses.
 
-    A training step calls, in this order, ``pseudo_label``, ``losses`` and ``update_state``. The first two change
-    no state: called twice they return the same. Before ``labeled_only_steps``, and wherever
-    ``learns_from_unlabeled`` is false, it calls ``labeled_losses`` and ``update_labeled_state`` instead, so a
-    method never meets a step without unlabeled faces in the other three.
+    A training step calls, in this order, ``pseudo_label``, ``losses`` and ``update_state``. The first two
+    change no state: called twice they return the same. Where ``learns_from_unlabeled`` is false, as in the
+    ``labeled_only_steps``, it calls ``labeled_losses`` and ``update_labeled_state`` instead, so that the
+    three always get unlabeled faces.
 
     What a method may override; ``super()`` is needed where it says so:
 
@@ -66,8 +66,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     ========================  ==============================================================================
 
     Every adaptive state is a registered buffer: saved, moved and restored with the weights. Under DDP it is
-    reduced over the ranks before it is used; give the trainer the strategy ``ddp_find_unused_parameters_true``,
-    since a head can be idle for some steps.
+    reduced over the ranks before it is used; the trainer's strategy must be
+    ``ddp_find_unused_parameters_true``, since a head can be idle for some steps.
 
     Args:
         targets: what is predicted: ``classes``, ``valence_arousal`` or ``both``.
@@ -102,7 +102,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     about: ClassVar[About]
     """Its line in the table of methods."""
     revision: ClassVar[int] = 1
-    """Number of the method's behavior, raised with every change that moves its losses: rows of results carry it."""
+    """Raised with every change that moves the method's losses; rows of results carry it."""
     targets_supported: ClassVar[tuple[Kind, ...]] = ("classes", "both")
     """Kinds of task that the method can learn."""
     views: Views = Views()
@@ -194,7 +194,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     def update_state(
         self, labeled: Labeled, unlabeled: Unlabeled, pseudo: PseudoLabels, outputs: tuple[Output, ...]
     ) -> None:
-        """Move thresholds, memories and running means after the losses; called in training only, without gradient.
+        """Move thresholds, memories and running means; called in training only, without gradient.
 
         Args:
             labeled: the batch.
@@ -269,8 +269,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         """
         if self._data is None:
             raise InputError(
-                f"{type(self).__name__} needs the labels and sizes of its data: train it on SemiSupervisedFaces, "
-                "or on a datamodule with a method `info` that returns a DataInfo"
+                f"{type(self).__name__} needs the labels and sizes of its data: train it on "
+                "SemiSupervisedFaces, or on a datamodule with a method `info` that returns a DataInfo"
             )
         return self._data
 
@@ -315,7 +315,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     # Training.
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Make pseudo-labels, compute the losses, update state, log; the audit reads ``pseudo`` of the result."""
+        """Make pseudo-labels, compute losses, update state, log; the audit reads ``pseudo`` of the result."""
         self.batches_taken += 1
         self._seed_step()
         labeled: Labeled = batch["labeled"]
@@ -478,7 +478,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the method and its emotions, so that one call opens the file anywhere, and the batches taken."""
+        """Add method and emotions, so that one call opens the file anywhere, and the batches taken."""
         checkpoint["method"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["emotions"] = list(self.task.emotions)
         checkpoint["batches_taken"] = self.batches_taken
@@ -492,8 +492,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         theirs, ours = checkpoint.get("emotions", []), list(self.task.emotions)
         if theirs != ours:
             raise CheckpointError(
-                f"the checkpoint knows the emotions {theirs}, this model {ours}, in that order; set emotions to "
-                "those of the checkpoint",
+                f"the checkpoint knows the emotions {theirs}, this model {ours}, in that order; set emotions "
+                "to those of the checkpoint",
                 option="model.emotions",
             )
         self.batches_taken = checkpoint.get("batches_taken", 0)

@@ -18,15 +18,15 @@ class FixMatch(SemiSupervised):
     over the whole unlabeled batch of ``1[max q >= tau] H(argmax q, p(strong))`` and ``q`` are the student's
     probabilities on the weak view.
 
-    Checked against the code of microsoft/Semi-supervised-learning (USB): their step and this one, side by side
-    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences, paper / USB / here:
+    Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side on
+    random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences, paper / USB / here:
 
     - forward of the weak view: one batch with the others / the same / a pass of its own without gradient,
       which does not share their batch statistics and costs 1.4 times less
     - strong view: RandAugment or CTAugment / RandAugment and Cutout / the face-safe one of the data options
-    - teacher's batch statistics: – / copied from the student, decay 0.999 at once / averaged like the weights,
-      with a warm-up of the decay (``ema_warmup``)
-    - length: 2^20 steps / the same / ``trainer.max_steps``; paper's batches: 64 labeled and 448 unlabeled faces
+    - batch statistics of the teacher: not stated / copied from the student / averaged like the weights
+    - decay of the teacher: 0.999 / 0.999 / grows to 0.999, unless ``ema_warmup`` is false
+    - length: 2^20 steps / the same / ``trainer.max_steps``; batches: 64 + 448 faces / the same / data options
 
     With ``targets: both``, valence and arousal are accepted wherever the emotion is, and weighted alike.
 

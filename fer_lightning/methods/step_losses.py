@@ -6,7 +6,7 @@ from fer_lightning.task import Output
 
 
 class Losses(dict[str, Tensor]):
-    """Weighted scalar terms by name, whose sum is minimized, and the student's outputs they were computed from.
+    """Weighted terms by name, whose sum is minimized, and the student's outputs they came from.
 
     ``Losses((x, s), supervised=..., unlabeled=...)``. The outputs go on to ``update_state``, for memories and
     thresholds that follow what the student has just computed.

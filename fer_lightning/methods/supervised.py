@@ -8,9 +8,9 @@ from fer_lightning.methods.base import SemiSupervised
 class Supervised(SemiSupervised):
     """Supervised learning from weakly augmented labeled faces, with the schedule and teacher of every method.
 
-    The two baselines of every table: labeled-only (``supervised``) with the budget of labels of the methods it is
-    compared with, fully supervised (``fully_supervised``) with every label (give the data no budget). Every method
-    trains like this in its ``labeled_only_steps``.
+    The two baselines of every table: labeled-only (``supervised``), with the budget of labels of the methods
+    that it is compared with, and fully supervised (``fully_supervised``), with every label (give the data no
+    budget). Every method trains like this in its ``labeled_only_steps``.
     """
 
     about = About(
