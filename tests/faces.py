@@ -42,8 +42,15 @@ class TinyFaces(FaceDataset):
 
 def tiny_data(**options: Any) -> SemiSupervisedFaces:
     """A datamodule over ``TinyFaces``: 4 labels a class, 14 + 28 faces a batch, 16 pixels."""
-    defaults = {"labels_per_class": 4, "batch_size": 14, "mu": 2, "steps_per_epoch": 5, "image_size": 16}
-    return SemiSupervisedFaces(options.pop("dataset", TinyFaces()), **(defaults | {"workers": 0} | options))
+    defaults = {
+        "labels_per_class": 4,
+        "batch_size": 14,
+        "unlabeled_ratio": 2,
+        "steps_per_epoch": 5,
+        "image_size": 16,
+        "workers": 0,
+    }
+    return SemiSupervisedFaces(options.pop("dataset", TinyFaces()), **(defaults | options))
 
 
 def quiet_trainer(tmp_path: Any, **options: Any) -> L.Trainer:
@@ -56,7 +63,6 @@ def quiet_trainer(tmp_path: Any, **options: Any) -> L.Trainer:
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
         "default_root_dir": tmp_path,
         "max_epochs": 2,
