@@ -18,8 +18,9 @@ class FixMatch(SemiSupervised):
     over the whole unlabeled batch of ``1[max q >= tau] H(argmax q, p(strong))`` and ``q`` are the student's
     probabilities on the weak view.
 
-    Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side on
-    random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences, paper / USB / here:
+    Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side
+    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences, paper / USB /
+    here:
 
     - forward of the weak view: one batch with the others / the same / a pass of its own without gradient,
       which does not share their batch statistics and costs 1.4 times less

