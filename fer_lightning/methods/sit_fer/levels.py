@@ -109,7 +109,7 @@ class Setting(NamedTuple):
     """Share of the run after which the instance level starts in the test."""
 
     def as_in_paper(self) -> "Setting":
-        """Return equal weights of the levels in training and test, and losses in units of the supervised one."""
+        """Return equal weights of the levels, and losses in units of the supervised one."""
         thirds, halves, start = (1 / 3, 1 / 3, 1 / 3), (0.5, 0.5, 0.0), 15 / 60
         losses = tuple(weight / self.loss_weights[0] for weight in self.loss_weights)
         return Setting(thirds, halves, start, self.threshold, losses, thirds, halves, start)

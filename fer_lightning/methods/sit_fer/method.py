@@ -48,8 +48,7 @@ class SITFER(SemiSupervised):
     ==============  ==============================  ==================================================
 
     Differences: where CLIP's weights are not on this machine, ``text_anchor: auto`` takes a ``simplex``,
-        whose
-    anchors are equally far apart and contain no text; the run says so. In ``code``, the pseudo-labels of a
+    whose anchors are equally far apart and contain no text; the run says so. In ``code``, the pseudo-labels of a
     step are made before its labeled faces enter the memory. The student fills the memory; an EMA teacher (the
     paper has none) queries it in inference, as the average of the students that wrote it. Features of unit
     length have logits no longer than the weights of the head, so acceptance begins once those have grown;
@@ -89,7 +88,7 @@ class SITFER(SemiSupervised):
         name="SIT-FER",
         paper="Ding et al. 2025",
         url="https://arxiv.org/abs/2503.18463",
-        pseudo_labels="mean of classifier, text anchors and labels of similar faces, accepted from `threshold` on",
+        pseudo_labels="classifier, text anchors and labels of similar faces, averaged, from `threshold` on",
         learns="the strong view",
         state="memory of labeled faces, queue of accepted ones",
     )
@@ -231,8 +230,8 @@ class SITFER(SemiSupervised):
             kind = chosen_anchor(h.text_anchor, encoder.get("model"), encoder.get("pretrained"))
             if kind in ("simplex", "random"):
                 log.warning(
-                    "SIT-FER: the %s anchors of this run contain no text; for the paper's, set text_anchor to "
-                    "open_clip, with its weights on this machine",
+                    "SIT-FER: the %s anchors of this run contain no text; for the paper's, set text_anchor "
+                    "to open_clip, with its weights on this machine",
                     kind,
                 )
             rows = text_anchors(kind, self.task.emotions, width, center=h.center_anchors, **encoder)

@@ -78,7 +78,7 @@ def text_anchors(
 
 
 def chosen_anchor(kind: TextAnchor, model: str | None = None, pretrained: str | None = None) -> TextAnchor:
-    """Resolve ``auto``: ``open_clip`` if the weights of its text encoder are on this machine, else ``simplex``.
+    """Resolve ``auto``: ``open_clip`` if its weights are on this machine, else ``simplex``.
 
     Nothing is downloaded.
 
@@ -151,7 +151,7 @@ def isometry(embedding: Tensor, width: int) -> Tensor:
 
 
 def _random(classes: int, width: int = 512, length: int = 77) -> Tensor:
-    """Encode by SIT-FER's untrained encoder: a vocabulary of class words, prompts padded with word 0, no mask, no positions.
+    """Encode by SIT-FER's untrained encoder: class words, padded with word 0, no mask, no positions.
 
     The padding makes the classes alike, with cosines of about 0.7.
     """
