@@ -21,18 +21,20 @@ Kind = Literal["classes", "valence_arousal", "both"]
 
 
 class Output(NamedTuple):
-    """What a network says of B faces, before any probability is formed."""
+    """Outputs of a network for B faces, before any softmax."""
 
     logits: Tensor
     """(B, C) float32."""
     valence_arousal: Tensor
     """(B, 2) float32 in [-1, 1]; (B, 0) if the task does not ask for it."""
     features: Tensor
-    """(B, D) float32, what the head reads."""
+    """(B, D) float32, the input of the head."""
     maps: Tensor
     """(B, K, h, w), the last feature maps of the backbone."""
-    projection: Tensor
-    """(B, P) float32 of unit length, what contrastive losses read; (B, 0) without a projection head."""
+    projection: Tensor | None = None
+    """(B, P) float32 of unit length, for contrastive losses; None without a projection head."""
+    certainty: Tensor | None = None
+    """(B,) float32, higher for a more certain face; None for methods that do not estimate it."""
 
 
 class Prediction(NamedTuple):

@@ -74,6 +74,8 @@ class FaceNetwork(nn.Module):
         std: of the normalisation, likewise.
         dropout: of the features in the default neck.
         projection: width of the projection head for contrastive losses; 0 for none.
+        unit_features: scale the features of the default neck to unit length.
+        head: from (B, ``neck.width``) to (B, ``task.width``); a linear layer if None.
     """
 
     mean: Tensor
@@ -89,12 +91,14 @@ class FaceNetwork(nn.Module):
         std: Sequence[float] = (0.25, 0.25, 0.25),
         dropout: float = 0.0,
         projection: int = 0,
+        unit_features: bool = False,
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.neck = Pool(backbone, dropout) if neck is None else neck
+        self.neck = Pool(backbone, dropout, unit_features) if neck is None else neck
         width: int = self.neck.width  # type: ignore[assignment]
-        self.head = nn.Linear(width, task.width)
+        self.head: Any = nn.Linear(width, task.width) if head is None else head
         self.projection = Projection(width, projection) if projection else None
         self.task = task
         self.in_channels = in_channels
@@ -113,7 +117,7 @@ class FaceNetwork(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             features = features.float()
             logits, valence_arousal = self.task.split(self.head(features))
-            projected = features[:, :0] if self.projection is None else self.projection(features)
+            projected = None if self.projection is None else self.projection(features)
         return Output(logits, valence_arousal, features, maps, projected)
 
     def feature_maps(self, images: Tensor) -> Tensor:

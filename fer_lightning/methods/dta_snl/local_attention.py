@@ -12,17 +12,17 @@ Drop = Literal["maps", "channel", "none"]
 
 
 class LocalAttention(nn.Module):
-    """A neck: several small networks say where to look, the strongest is heard, and the rest is pooled.
+    """A neck: attention maps of several small networks, their maximum weights the features, then pooling.
 
     Xue et al., ICCV 2021 (TransFER), https://arxiv.org/abs/2108.11116: M LANets (1x1 convolution, norm, ReLU,
-    1x1 convolution, norm, sigmoid) give one map each, their maximum weighs the features, and in training one
-    map of a face is sometimes set to 0, so that no place is relied on alone.
+    1x1 convolution, norm, sigmoid) give one map each, their maximum weights the features, and in training one
+    map of a face is sometimes set to 0, so that the network does not rely on one place alone.
 
     Args:
         backbone: gives the width.
         attention: M, number of LANets.
         reduction: of the width inside a LANet.
-        drop: in training, ``maps`` drops one attention map of a face, ``channel`` channels of the weighed
+        drop: in training, ``maps`` drops one attention map of a face, ``channel`` channels of the weighted
             features (Tompson et al. 2015), ``none`` nothing.
         drop_rate: probability that a face loses a map, or that it loses a channel.
         residual: multiply the features by 1 + A instead of A.
@@ -45,7 +45,8 @@ class LocalAttention(nn.Module):
         least = 2 if drop == "maps" and not residual else 1
         if attention < least:
             raise InputError(
-                f"--model.attention is {attention}; it must be at least {least}, or a face may lose all of it"
+                f"attention is {attention}; it must be at least {least}, or a face may lose all of it",
+                option="model.attention",
             )
         self.pool = Pool(backbone, dropout, unit)
         self.width = self.pool.width
@@ -76,6 +77,6 @@ class LocalAttention(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map (B, K, h, w) feature maps to (B, K) features."""
         attention = self.attend(maps).amax(1, keepdim=True)
-        weighed: Tensor = self.channels(maps * (1 + attention if self.residual else attention))
-        pooled: Tensor = self.pool(weighed)
+        weighted: Tensor = self.channels(maps * (1 + attention if self.residual else attention))
+        pooled: Tensor = self.pool(weighted)
         return pooled

@@ -1,4 +1,4 @@
-"""The Amend Representation Module: a neck that trusts the border of the feature maps less."""
+"""The Amend Representation Module: a neck that gives the border of the feature maps less weight."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ Sharing = Literal["ema", "ema_train", "batch", "off"]
 
 
 class Amending(nn.Module):
-    """Feature arrangement, de-albino and sharing affinity in the place of the pooling.
+    """A neck of feature arrangement, de-albino and sharing affinity, in the place of the pooling.
 
     Shi, Zhu and Liang, "Learning to Amend Facial Expression Representation via De-albino and Affinity",
     https://arxiv.org/abs/2103.10189, and the authors' code, JiaweiShiCV/Amend-Representation-Module.
@@ -27,29 +27,29 @@ class Amending(nn.Module):
     as they are, and what comes of them is averaged (or repeated) to the same 11 x 11, as adaptive pooling
     does: so the width depends on neither image nor backbone.
 
-    How the mean over many faces is had (``sharing``):
+    The mean over many faces (``sharing``):
 
     - ``ema``: of the batch in training, with gradient; its running average in evaluation, like the statistics
       of batch normalisation. A reconstruction of the figure of the paper's third version.
     - ``ema_train``: the running average in training too, without gradient: the figure taken literally.
-    - ``batch``: of the batch, always, as the released code does. A face is then not judged alone: results are
-      transductive, and they flatter where the faces of a batch are of one class.
+    - ``batch``: of the batch, always, as the released code does. A prediction then depends on the batch:
+      results are transductive, and flattered where the faces of a batch are of one class.
     - ``off``: no mean at all.
 
     The running average is linear in the means of batches of equal size, so that averaging the buffers of the
-    ranks after a step, as the chassis does, makes it that of the global batch.
+    ranks after a step, as the base class does, makes it that of the global batch.
 
     Args:
         channels: C.
         sharing: see above.
-        r: cluster size, whose square divides C; None for the largest power of two that does, up to the
-            paper's 16 (512 or 2048 channels: 16, 64 or 128: 8).
-        side: of what comes out, 11 in the paper.
+        shuffle: cluster size r, whose square divides C; None for the largest power of two that does, up to
+            the paper's 16 (512 or 2048 channels: 16, 64 or 128: 8).
+        side: of the output, 11 in the paper.
         momentum: of the running average (the paper does not say; that of batch normalisation).
         dropout: of the features.
 
     Raises:
-        InputError: if the square of ``r`` does not divide ``channels``.
+        InputError: if the square of ``shuffle`` does not divide ``channels``.
     """
 
     generic: Tensor
@@ -59,16 +59,17 @@ class Amending(nn.Module):
         self,
         channels: int,
         sharing: Sharing = "ema",
-        r: int | None = None,
+        shuffle: int | None = None,
         side: int = 11,
         momentum: float = 0.9,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        r = next(2**k for k in (4, 3, 2, 1, 0) if channels % 4**k == 0) if r is None else r
+        r = next(2**k for k in (4, 3, 2, 1, 0) if channels % 4**k == 0) if shuffle is None else shuffle
         if r < 1 or channels % r**2:
             raise InputError(
-                f"--model.shuffle is {r}; the backbone has {channels} channels, which its square must divide"
+                f"shuffle is {r}; the backbone has {channels} channels, which its square must divide",
+                option="model.shuffle",
             )
         self.sharing, self.side, self.momentum, self.width = sharing, side, momentum, side**2
         self.arrange = nn.PixelShuffle(r)
@@ -89,7 +90,8 @@ class Amending(nn.Module):
         if min(maps.shape[-2:]) < 2:
             raise InputError(
                 f"the feature maps are {maps.shape[-2]} x {maps.shape[-1]}, too small to amend: enlarge "
-                "--data.image_size, or set --model.stem small or --model.amending false"
+                "the images, or set stem small or amending false",
+                option="data.image_size",
             )
         planes = self.arrange(maps)
         amended = self.de_albino(planes.flatten(0, 1)[:, None])

@@ -1,4 +1,4 @@
-"""Heads that also say how certain the network is of a face; higher is more certain."""
+"""Heads that also estimate the certainty of a prediction; higher is more certain."""
 
 import math
 from typing import Literal
@@ -14,7 +14,7 @@ Uncertainty = Literal["scn", "rul", "entropy", "none"]
 
 
 def uncertain_head(uncertainty: Uncertainty, inside: int, task: Task) -> nn.Module:
-    """Build the head of a kind of uncertainty, for features of a width; ``none`` has no ``certainty``."""
+    """Build the head of a kind of uncertainty; that of ``none`` has no ``certainty``."""
     if uncertainty == "scn":
         return ImportanceHead(inside, task.width, task.classes)
     if uncertainty == "rul":
@@ -23,11 +23,11 @@ def uncertain_head(uncertainty: Uncertainty, inside: int, task: Task) -> nn.Modu
 
 
 class ImportanceHead(nn.Module):
-    """Logits times the importance of the face, ``a = sigmoid(w x + b)``.
+    """Logits times the importance weight of the face, ``a = sigmoid(w x + b)``.
 
     Self-Cure Network (Wang et al., CVPR 2020), https://arxiv.org/abs/2002.10392, and the code of its
     authors, where the bias of the classifier is inside the product. The most likely emotion is that of the
-    classifier alone; an unimportant face is one the network is less sure of.
+    classifier alone; a small importance lowers the confidence.
 
     Args:
         inside: D, width of the features.
@@ -86,7 +86,7 @@ class RelativeHead(nn.Module):
 
 
 class EntropyHead(nn.Linear):
-    """A classifier that is certain of a face if the entropy of its answer is low."""
+    """A classifier whose certainty is high where the entropy of its prediction is low."""
 
     def certainty(self, output: Output) -> Tensor:
         """Return the (B,) ``1 - H(p) / log C`` of the faces, in [0, 1]."""
@@ -95,9 +95,9 @@ class EntropyHead(nn.Linear):
 
 
 def relative_share(certainty: Tensor, order: Tensor) -> Tensor:
-    """Share of each face in its mixture with a partner: ``lambda_i = s_i / (s_i + s_j)``.
+    """Return the share of each face in its mixture with a partner: ``lambda_i = s_i / (s_i + s_j)``.
 
-    Relative Uncertainty Learning: a mixture is to be recognised as both, so the harder of the two gets the
+    Relative Uncertainty Learning: a mixture is to be classified as both, so the harder of the two gets the
     larger share, and its uncertainty s grows. The authors mix the latent means; since the classifier is
     linear and the shares add up to 1, mixing its logits is the same.
 
@@ -118,7 +118,7 @@ def mixed_with_partners(output: Output, target: Target, certainty: Tensor) -> tu
 
     Args:
         output: of B faces; what is not a logit stays as it is.
-        target: likewise.
+        target: of the same faces.
         certainty: (B,) ``-log s``.
     """
     order = torch.randperm(len(certainty), device=certainty.device)

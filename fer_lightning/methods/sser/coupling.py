@@ -1,6 +1,6 @@
-"""Coupling of two sources of evidence about a face: what models say, and which labeled faces look alike.
+"""Coupling of two sources of evidence about a face: predictions of models, labels of similar faces.
 
-A reconstruction: the abstract of SSER (Pan et al., Knowledge-Based Systems 2024) speaks of "the coupling
+A reconstruction: the abstract of SSER (Pan et al., Knowledge-Based Systems 2024) names "the coupling
 effect of the complementary information from images and the multi-stage model" and gives no equation.
 """
 
@@ -14,31 +14,33 @@ from fer_lightning.methods.sser.triplet import squared_distance
 Coupling = Literal["product", "mean", "agreement", "model", "image"]
 
 
-def image_evidence(query: Tensor, bank: Tensor, label: Tensor, k: int = 10, t: float = 0.1) -> Tensor:
-    """Labels of the nearest labeled faces: ``sum_n w_n q_n``, ``w = softmax(-d / t)`` over the k nearest.
+def image_evidence(
+    query: Tensor, bank: Tensor, label: Tensor, neighbors: int = 10, temperature: float = 0.1
+) -> Tensor:
+    """Average the labels of the k nearest labeled faces: ``sum_n w_n q_n``, ``w = softmax(-d / t)``.
 
     Args:
-        query: (B, D) rows of length 1, float32, of the faces asked about.
-        bank: (N, D) likewise, of labeled faces, N > 0; may be stored in half precision.
+        query: (B, D) rows of length 1, float32, of unlabeled faces.
+        bank: (N, D) rows of length 1, of labeled faces, N > 0; may be stored in half precision.
         label: (N, C) probabilities.
-        k: neighbours, at most N of them are taken.
-        t: temperature of the squared distances d, above 0.
+        neighbors: k; at most N of them are taken.
+        temperature: t, of the squared distances d, above 0.
 
     Returns:
         (B, C) probabilities, float32.
     """
-    distance, nearest = squared_distance(query, bank).topk(min(k, len(bank)), largest=False)
-    w = (-distance / t).softmax(-1)
+    distance, nearest = squared_distance(query, bank).topk(min(neighbors, len(bank)), largest=False)
+    w = (-distance / temperature).softmax(-1)
     return (w[:, :, None] * label[nearest]).sum(1)
 
 
-def smooth(p: Tensor, epsilon: float) -> Tensor:
-    """Leave a share of ``epsilon`` to all classes alike, so that no source can veto: (B, C) to (B, C)."""
-    return (1 - epsilon) * p + epsilon / p.shape[-1]
+def smooth(p: Tensor, smoothing: float) -> Tensor:
+    """Spread a share evenly over the classes, so that no source can veto: (B, C) to (B, C)."""
+    return (1 - smoothing) * p + smoothing / p.shape[-1]
 
 
 def couple(
-    p_mod: Tensor, p_img: Tensor, prior: Tensor, coupling: Coupling = "product", epsilon: float = 0.01
+    p_mod: Tensor, p_img: Tensor, prior: Tensor, coupling: Coupling = "product", smoothing: float = 0.01
 ) -> Tensor:
     """Couple the evidence of models and of images into the label of complementary information, ``p_ci``.
 
@@ -49,12 +51,12 @@ def couple(
         coupling: ``product`` is ``p_mod p_img / prior``, normalised: Bayes' rule for evidence that is
             independent given the class. The others are for comparison: ``mean`` of the two; ``agreement`` and
             ``model``, ``p_mod`` alone; ``image``, ``p_img`` alone.
-        epsilon: of the smoothing that all of them begin with, in (0, 1).
+        smoothing: epsilon, of the smoothing that all of them begin with, in (0, 1).
 
     Returns:
         (B, C) probabilities.
     """
-    p_mod, p_img = smooth(p_mod, epsilon), smooth(p_img, epsilon)
+    p_mod, p_img = smooth(p_mod, smoothing), smooth(p_img, smoothing)
     if coupling == "product":
         p = p_mod * p_img / prior
         return p / p.sum(-1, keepdim=True)
@@ -64,20 +66,20 @@ def couple(
 
 
 def accept(
-    p_ci: Tensor, p_mod: Tensor, p_img: Tensor, tau_ci: float, coupling: Coupling = "product"
+    p_ci: Tensor, p_mod: Tensor, p_img: Tensor, threshold: float, coupling: Coupling = "product"
 ) -> Tensor:
-    """Return (B,) bool: ``max p_ci >= tau_ci``, and both sources name the same class.
+    """Accept where ``max p_ci >= tau_ci`` and both sources predict the same class: (B,) bool.
 
-    Arguments as of ``couple``. ``model`` and ``image``, which know one source alone, do not ask the other.
+    Arguments as of ``couple``, and the threshold tau_ci. ``model`` and ``image`` use one source alone.
     """
-    sure = p_ci.max(-1).values >= tau_ci
+    confident = p_ci.max(-1).values >= threshold
     if coupling in ("model", "image"):
-        return sure
-    return sure & (p_mod.argmax(-1) == p_img.argmax(-1))
+        return confident
+    return confident & (p_mod.argmax(-1) == p_img.argmax(-1))
 
 
 def stratified(label: Tensor, most: int) -> Tensor:
-    """Choose faces in the proportions of their classes, always the same ones.
+    """Choose faces in the proportions of their classes, deterministically.
 
     Args:
         label: (N,) int64 classes; faces of an unknown one (-1) are never chosen.

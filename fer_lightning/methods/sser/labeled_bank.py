@@ -1,4 +1,4 @@
-"""Labeled faces as a network encodes them, to be asked what faces like them show."""
+"""A bank of labeled faces as a network encodes them, whose labels are evidence for similar faces."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,7 +11,7 @@ from fer_lightning.models.memory import ResizedOnLoad
 
 
 class LabeledBank(ResizedOnLoad):
-    """A row and the label of each labeled face that was chosen; empty until it is filled.
+    """Rows and labels of chosen labeled faces; empty until filled.
 
     Args:
         classes: C.
@@ -29,11 +29,11 @@ class LabeledBank(ResizedOnLoad):
 
     @torch.no_grad()
     def fill(self, faces: Iterable[Evaluated], encode: Callable[[Tensor], Tensor], chosen: Tensor) -> None:
-        """Encode labeled faces anew, forgetting what was there; to be called on all ranks together.
+        """Replace the content by newly encoded labeled faces; to be called on all ranks together.
 
         Args:
             faces: all labeled faces in order, batch by batch; of several ranks, each gives its part of every
-                batch, one rank's before the next one's, and positions of -1 are left out.
+                batch, one rank's before the next one's, and indices of -1 are left out.
             encode: (B, 3, H, W) images to (B, D) rows.
             chosen: (N,) bool, the faces to keep.
         """
