@@ -83,10 +83,10 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The facts about its data that a method is given at setup; nothing about unlabeled faces but how many."""
+    """The facts about its data that a method is given at setup; of unlabeled faces nothing but how many."""
 
     labeled: Target
-    """(N, C) and (N, 2) labels of the run, in the order of ``Labeled.index``; with label noise if there is any."""
+    """(N, C) and (N, 2) labels of the run, in the order of ``Labeled.index``; with the label noise if any."""
     unlabeled_count: int
     """Number of unlabeled faces."""
     batch_size: int

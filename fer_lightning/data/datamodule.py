@@ -1,55 +1,70 @@
-"""The one datamodule: labeled and unlabeled faces, weak and strong views, for every method."""
+"""The datamodule: labeled and unlabeled faces, weak and strong views, for every method."""
 
 import logging
-import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import cv2
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from fer_lightning.data.batch import Evaluated, Labeled, Target, Unlabeled, Views
+from fer_lightning.data.batch import DataInfo, Target, Unlabeled, Views
+from fer_lightning.data.batches import (
+    LABELED,
+    UNLABELED,
+    EvaluationBatches,
+    Loader,
+    TrainingBatches,
+    batch_loader,
+)
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
 from fer_lightning.data.label_noise import mislabel
 from fer_lightning.data.samplers import (
     BalancedStream,
-    BatchKeys,
     Draws,
     EndlessStream,
     EvaluationSampler,
-    Positions,
+    Indices,
     Stream,
     TrainingSampler,
 )
 from fer_lightning.data.splits import Allocation, Split, SplitRequest, Validation, make_split
-from fer_lightning.data.views import CenterView, StrongView, View, WeakView
+from fer_lightning.data.views import StrongView, View, WeakView
+from fer_lightning.emotions import Taxonomy
+from fer_lightning.emotions import taxonomy as taxonomy_of
 from fer_lightning.errors import InputError
+from fer_lightning.ranges import NonNegativeInt, OpenShare, PositiveInt, Share, check_ranges
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 Part = Literal["labeled", "unlabeled", "val", "test"]
-
-# Streams of randomness that must never meet.
-_LABELED, _UNLABELED, _WEAK, _STRONG = range(4)
 
 
 class SemiSupervisedFaces(L.LightningDataModule):
     """Labeled and unlabeled faces of one data set, in endless, exactly resumable batches.
 
-    A batch is ``{"labeled": Labeled, "unlabeled": Unlabeled}``; the number of views is the method's
-    (``views``), and a method that needs no unlabeled faces gets none. What a face looks like in a batch is a
-    pure function of the seed and the number of the draw: it depends on no worker, epoch or rank.
+    A training batch is ``{"labeled": Labeled, "unlabeled": Unlabeled}``, one to evaluate is ``Evaluated``. A
+    Trainer's method declares how many views it learns from (``views``), its emotions (``task``) and whether
+    labeled faces are drawn class by class (``class_balanced``); a method that needs no unlabeled faces gets
+    none. The pixels of a face in a batch are a pure function of the seed and the number of the draw: they
+    depend on no worker, epoch or rank.
+
+    Example, which needs neither a Trainer nor a download:
+
+        >>> from fer_lightning.data.datamodule import SemiSupervisedFaces
+        >>> from fer_lightning.data.synthetic import SyntheticFaces
+        >>> data = SemiSupervisedFaces(SyntheticFaces(train=70, val=7), labels_per_class=4, batch_size=8)
+        >>> data.setup("fit")
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["labeled"].weak.shape, batch["unlabeled"].strong.shape
+        (torch.Size([1, 8, 3, 48, 48]), torch.Size([1, 56, 3, 48, 48]))
 
     Args:
         dataset: where the faces come from.
         labels_per_class: labels the run may use of each emotion, one number or one per emotion by name.
-            Neither this nor ``labels_total`` uses every label: the ceiling.
+            Neither this nor ``labels_total`` uses every label: fully supervised.
         labels_total: labels in all, spread over the emotions by ``allocation``.
         allocation: how ``labels_total`` is spread: ``balanced``, ``proportional`` to the classes, or
             ``ada_cm``, the table of that paper's protocol.
@@ -61,63 +76,64 @@ class SemiSupervisedFaces(L.LightningDataModule):
         manifest: read the split from this file instead of drawing it; the options above are then ignored
             (the seed still draws order, augmentations and label noise).
         label_noise: share of the labeled faces whose emotion is replaced by another one, drawn uniformly, to
-            see what a method does with wrong labels; in [0, 1]. No other face is touched.
+            measure what a method does with wrong labels. No other face is touched.
         batch_size: labeled faces of a global batch, divided over the devices.
-        mu: unlabeled faces per labeled face in a batch.
-        steps_per_epoch: batches of an epoch; the pools are endless, so this is only when to validate.
+        unlabeled_ratio: unlabeled faces per labeled face in a batch.
+        steps_per_epoch: batches of an epoch; the sets are drawn from endlessly, so this is only how often to
+            validate.
         eval_batch_size: faces of a global batch in validation, test and prediction.
-        class_balanced: draw labeled faces class by class instead of uniformly.
-        image_size: side of the square the network sees, in pixels.
+        views: number of views of each face; by default as the method declares.
+        emotions: the classes and their order, a taxonomy's name or a list of emotions; by default those of
+            the method, or else of the data set.
+        class_balanced: draw labeled faces class by class instead of uniformly; by default as the method
+            declares.
+        image_size: side of the square images in the batches, in pixels.
         weak: the weak view.
         strong: the strong view.
         workers: processes that prepare batches; 0 prepares them in the training process.
-        predict_on: which part ``predict`` looks at.
+        predict_on: the part that ``predict`` predicts.
+
+    Raises:
+        InputError: for an option out of its range.
     """
 
     faces: Faces
+    """All faces of the data set, after ``setup``."""
     split: Split
-    labeled: Positions
-    unlabeled: Positions
-    val: Positions
-    test: Positions
+    labeled: Indices
+    """(N,) rows of the labeled faces in ``faces``, in the order of ``Labeled.index``; the other parts too."""
+    unlabeled: Indices
+    val: Indices
+    test: Indices
 
     def __init__(
         self,
         dataset: FaceDataset,
-        labels_per_class: int | dict[str, int] | None = None,
-        labels_total: int | None = None,
+        labels_per_class: PositiveInt | dict[str, NonNegativeInt] | None = None,
+        labels_total: PositiveInt | None = None,
         allocation: Allocation = "balanced",
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
         val: Validation = "official",
-        val_fraction: float = 0.2,
+        val_fraction: OpenShare = 0.2,
         unlabeled_includes_labeled: bool = False,
         drop_test_duplicates: bool = False,
         manifest: Path | None = None,
-        label_noise: float = 0.0,
-        batch_size: int = 64,
-        mu: int = 7,
-        steps_per_epoch: int = 1000,
-        eval_batch_size: int = 512,
-        class_balanced: bool = False,
-        image_size: int = 48,
+        label_noise: Share = 0.0,
+        batch_size: PositiveInt = 64,
+        unlabeled_ratio: PositiveInt = 7,
+        steps_per_epoch: PositiveInt = 1000,
+        eval_batch_size: PositiveInt = 512,
+        views: Views | None = None,
+        emotions: str | Sequence[str] | None = None,
+        class_balanced: bool | None = None,
+        image_size: PositiveInt = 48,
         weak: View | None = None,
         strong: View | None = None,
-        workers: int = 2,
+        workers: NonNegativeInt = 2,
         predict_on: Part = "test",
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("mu", mu, 1),
-            ("steps_per_epoch", steps_per_epoch, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("image_size", image_size, 8),
-            ("workers", workers, 0),
-        ):
-            if value < least:
-                raise InputError(f"--data.{name} is {value}; it must be at least {least}")
-        if not 0 <= label_noise <= 1:
-            raise InputError(f"--data.label_noise is {label_noise}; it is a share, from 0 to 1")
+        check_ranges(type(self), locals(), "data")
         self.request = SplitRequest(
             labels_per_class=labels_per_class,
             labels_total=labels_total,
@@ -129,17 +145,17 @@ class SemiSupervisedFaces(L.LightningDataModule):
             drop_test_duplicates=drop_test_duplicates,
         )
         self.dataset, self.manifest, self.seed, self.label_noise = dataset, manifest, seed, label_noise
-        self.batch_size, self.mu, self.steps_per_epoch = batch_size, mu, steps_per_epoch
-        self.eval_batch_size, self.class_balanced = eval_batch_size, class_balanced
+        self.batch_size, self.unlabeled_ratio = batch_size, unlabeled_ratio
+        self.steps_per_epoch, self.eval_batch_size = steps_per_epoch, eval_batch_size
+        self.views, self.emotions, self.class_balanced = views, emotions, class_balanced
         self.image_size = image_size
         self.weak = WeakView() if weak is None else weak
         self.strong = StrongView() if strong is None else strong
         self.workers, self.predict_on = workers, predict_on
         self._ready = False
-        self._resumed_at = 0
 
     def setup(self, stage: str) -> None:
-        """Read the faces and split them, once; check them against the method.
+        """Read the faces and split them, once; check them against the method of the Trainer.
 
         Raises:
             DataError: if data, manifest and method do not agree.
@@ -150,7 +166,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             try:
                 rows = self.split.rows(self.faces)
             except DataError as error:
-                raise DataError(f"--data.manifest {self.manifest}: {error}") from error
+                raise DataError(f"manifest {self.manifest}: {error}", option="data.manifest") from error
             self.labeled, self.unlabeled = rows["labeled"], rows["unlabeled"]
             self.val, self.test = rows["val"], rows["test"]
             self._ready = True
@@ -159,257 +175,257 @@ class SemiSupervisedFaces(L.LightningDataModule):
                 *(self.faces.dataset, len(self.labeled), len(self.unlabeled), len(self.val), len(self.test)),
                 self.split.sha256[:12],
             )
-        if self.trainer is not None:
-            self._check(self.trainer)
+        if self._method is not None:
+            self._check_method(self._method)
+            if stage == "fit":
+                self._check_unlabeled()
+
+    # The facts that a method is told.
+
+    def info(self) -> DataInfo:
+        """Return the facts about the data that a method is given at setup; needs ``setup``."""
+        return DataInfo(
+            labeled=self.labeled_target,
+            unlabeled_count=len(self.unlabeled),
+            batch_size=self.batch_size,
+            unlabeled_ratio=self.unlabeled_ratio,
+            labeled_loader=self.labeled_loader,
+            groups=self.groups,
+        )
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes of the batches, in their order."""
+        if self.emotions is not None:
+            return taxonomy_of(self.emotions)
+        task = getattr(self._method, "task", None)
+        return self.faces.taxonomy if task is None else task.taxonomy
 
     @cached_property
-    def _taught(self) -> Faces:
-        """The faces with the labels that training sees; those it has none of are as they were."""
-        if not self.label_noise:
-            return self.faces
-        emotion, rows = self.faces.emotion.copy(), self.labeled
-        shown = np.flatnonzero(
-            np.nansum(emotion, 0) > 0
-        )  # what no face shows, the method may have no name for
-        if len(shown) < 2:
-            raise InputError(
-                f"--data.label_noise is {self.label_noise}, but {self.faces.dataset} has no two emotions "
-                "that could be mistaken for each other: set it to 0"
-            )
-        names = self.faces.names[rows]
-        part = np.ix_(rows, shown)
-        emotion[part] = mislabel(emotion[part], names, self.label_noise, self.seed)
-        return replace(self.faces, emotion=emotion)
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of people in the data set, sorted; ``Evaluated.group`` numbers them."""
+        return tuple(sorted(set(self.faces.group.tolist()) - {""}))
 
-    def _check(self, trainer: L.Trainer) -> None:
-        method = self._method
-        if method.task.classes:
-            self.faces.emotion_in(method.task.taxonomy)  # raises for a label the method has no class for
-            if not len(self.faces.taxonomy):
-                raise DataError(
-                    f"{self.faces.dataset} has no emotions to learn or test; --model.targets valence_arousal"
-                )
-        if method.task.valence_arousal and np.isnan(self.faces.valence_arousal).all():
-            raise DataError(f"{self.faces.dataset} has no valence and arousal; --model.targets classes")
-        if method.views.unlabeled and not len(self.unlabeled) and trainer.state.fn == "fit":
-            raise DataError(
-                f"{type(method).__name__} needs unlabeled faces and {self.faces.dataset} has none left; "
-                "give a label budget (--data.labels_per_class), more unlabeled faces, or "
-                "--data.unlabeled_includes_labeled true"
-            )
-        # Lightning would wrap our samplers, which divide the stream themselves.
-        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-            raise DataError("the samplers here are rank-aware: set --trainer.use_distributed_sampler false")
+    @property
+    def labeled_target(self) -> Target:
+        """The labels of the run, (N, C) and (N, 2), in the order of ``Labeled.index``; with label noise."""
+        return self._target(self._labels, self.labeled)
 
-    def train_dataloader(self) -> "Loader":
-        """Return the one loader of ``{"labeled": Labeled, "unlabeled": Unlabeled}``."""
-        assert self.trainer is not None
-        trainer, views = self.trainer, self._method.views
-        labeled: Stream = EndlessStream(len(self.labeled), self.seed, _LABELED)
-        if self.class_balanced:
-            labeled = BalancedStream(self._taught.label[self.labeled], self.seed, _LABELED)
+    @property
+    def labeled_truth(self) -> Target:
+        """The labels of the run without label noise, (N, C) and (N, 2). For the audit alone."""
+        return self._target(self.faces, self.labeled)
+
+    @property
+    def unlabeled_truth(self) -> Target:
+        """The true labels of the unlabeled faces, (M, C) and (M, 2), NaN if unknown. For the audit alone."""
+        return self._target(self.faces, self.unlabeled)
+
+    # The loaders.
+
+    def train_dataloader(self) -> Loader:
+        """Return the one loader of ``{"labeled": Labeled, "unlabeled": Unlabeled}``.
+
+        Raises:
+            DataError: if unlabeled faces are needed and there are none.
+            InputError: if the batches cannot be divided over the devices.
+        """
+        self._check_unlabeled()
+        views, method = self._views, self._method
+        labeled: Stream = EndlessStream(len(self.labeled), self.seed, LABELED)
+        if self._class_balanced:
+            labeled = BalancedStream(self._labels.label[self.labeled], self.seed, LABELED)
         sampler = TrainingSampler(
             labeled,
-            EndlessStream(len(self.unlabeled), self.seed, _UNLABELED) if views.unlabeled else None,
+            EndlessStream(len(self.unlabeled), self.seed, UNLABELED) if views.unlabeled else None,
             batch_size=self.batch_size,
-            unlabeled_batch_size=self.batch_size * self.mu,
+            unlabeled_batch_size=self.batch_size * self.unlabeled_ratio,
             steps=self.steps_per_epoch,
-            # Lightning may start to read before it has restored its own count.
-            taken=lambda: max(batches_taken(trainer), self._resumed_at),
-            rank=trainer.global_rank,
-            world=trainer.world_size,
+            taken=(lambda: int(method.batches_taken)) if hasattr(method, "batches_taken") else None,
+            rank=self._rank,
+            world=self._world,
         )
-        batches = TrainingBatches(self, views, self.labeled_target)
-        return self._loader(batches, sampler, persistent=True)
+        return batch_loader(self._training_batches(), sampler, self.workers, persistent=True)
 
     def val_dataloader(self) -> "Loader | list[Any]":
         """Return the loader of ``Evaluated`` validation faces; empty if the split has none."""
-        return self._evaluation_loader(self.val) if len(self.val) else []
+        return self.part_loader("val") if len(self.val) else []
 
-    def test_dataloader(self) -> "Loader":
+    def test_dataloader(self) -> Loader:
         """Return the loader of ``Evaluated`` test faces.
 
         Raises:
             DataError: if the split has none.
         """
-        if not len(self.test):
-            raise DataError(f"{self.faces.dataset} has no test faces")
-        return self._evaluation_loader(self.test)
+        return self.part_loader("test")
 
-    def predict_dataloader(self) -> "Loader":
-        """Return the loader of ``Evaluated`` faces of the part ``predict_on``."""
-        rows: Positions = getattr(self, self.predict_on)
-        if not len(rows):
-            raise DataError(f"{self.faces.dataset} has no {self.predict_on} faces; see --data.predict_on")
-        return self._evaluation_loader(rows)
+    def predict_dataloader(self) -> Loader:
+        """Return the loader of ``Evaluated`` faces of the part ``predict_on``.
 
-    def labeled_loader(self) -> "Loader":
-        """Return the labeled faces in order, not augmented: for what a method refreshes once in a while."""
-        return self._evaluation_loader(self.labeled, self.labeled_target)
+        Raises:
+            DataError: if the split has none.
+        """
+        if not len(getattr(self, self.predict_on)):
+            raise DataError(
+                f"the split of {self.faces.dataset} has no {self.predict_on} faces; set predict_on to others",
+                option="data.predict_on",
+            )
+        return self.part_loader(self.predict_on)
 
-    @property
-    def labeled_target(self) -> Target:
-        """The labels of the run, (N, C) and (N, 2), in the order of ``Labeled.index``; with their noise."""
-        return self._target(self.labeled, self._taught)
+    def part_loader(self, part: Part) -> Loader:
+        """Return a loader of ``Evaluated`` faces of one part, with their true labels, in order.
 
-    @property
-    def labeled_truth(self) -> Target:
-        """The labels of the run without label noise, likewise. For the audit alone."""
-        return self._target(self.labeled, self.faces)
+        Args:
+            part: which faces. The true labels of the unlabeled ones are for people, never to train on.
 
-    @property
-    def unlabeled_truth(self) -> Target:
-        """What the unlabeled faces show, (N, C) and (N, 2), NaN where nobody knows. For the audit alone."""
-        return self._target(self.unlabeled, self.faces)
+        Raises:
+            DataError: if the split has none.
+        """
+        if not len(getattr(self, part)):
+            raise DataError(f"the split of {self.faces.dataset} has no {part} faces")
+        return self._evaluation_loader(getattr(self, part), self.faces)
+
+    def labeled_loader(self) -> Loader:
+        """Return a loader of the labeled faces, not augmented: for what a method refreshes now and then."""
+        return self._evaluation_loader(self.labeled, self._labels)
+
+    def unlabeled_batch(self, index: Indices) -> Unlabeled:
+        """Return unlabeled faces in the views of training, to inspect a method's pseudo-labels.
+
+        Args:
+            index: (B,) indices of the faces in the unlabeled set; each is also the number of its draw, so
+                that the same face always comes in the same views.
+        """
+        return self._training_batches().unlabeled_batch(Draws(index, index))
+
+    def _training_batches(self) -> TrainingBatches:
+        return TrainingBatches(
+            self.faces.images,
+            self.labeled,
+            self.unlabeled,
+            self.labeled_target,
+            self._views,
+            self.weak,
+            self.strong,
+            self.image_size,
+            self.seed,
+        )
+
+    def _evaluation_loader(self, rows: Indices, faces: Faces) -> Loader:
+        sampler = EvaluationSampler(
+            len(rows), max(1, self.eval_batch_size // self._world), self._rank, self._world
+        )
+        group = np.array([self.groups.index(name) if name else -1 for name in faces.group[rows].tolist()])
+        target = self._target(faces, rows)
+        batches = EvaluationBatches(faces.images, rows, target, group, self.image_size)
+        return batch_loader(batches, sampler, self.workers)
+
+    def _target(self, faces: Faces, rows: Indices) -> Target:
+        """Return the labels of some faces, their emotions in the order of the batches."""
+        emotion = faces.emotion_in(self.taxonomy)[rows]
+        return Target(torch.from_numpy(emotion), torch.from_numpy(faces.valence_arousal[rows]))
+
+    @cached_property
+    def _labels(self) -> Faces:
+        """The faces with the labels of the run: with label noise if there is any."""
+        if not self.label_noise:
+            return self.faces
+        emotion, rows = self.faces.emotion.copy(), self.labeled
+        # The method may have no name for an emotion that no face shows.
+        shown = np.flatnonzero(np.nansum(emotion, 0) > 0)
+        if len(shown) < 2:
+            raise InputError(
+                f"label_noise is {self.label_noise}, but {self.faces.dataset} has no two emotions that could "
+                "be mistaken for each other: set it to 0",
+                option="data.label_noise",
+            )
+        part = np.ix_(rows, shown)
+        emotion[part] = mislabel(emotion[part], self.faces.names[rows], self.label_noise, self.seed)
+        return replace(self.faces, emotion=emotion)
+
+    # The trainer and its method, where there are any.
 
     @property
     def _method(self) -> Any:
-        assert self.trainer is not None
-        return self.trainer.lightning_module
+        """The module that the Trainer runs; None without one."""
+        return None if self.trainer is None else self.trainer.lightning_module
 
-    def _target(self, rows: Positions, faces: Faces) -> Target:
-        """Return the targets of faces, in the order of the method's task."""
-        emotion = faces.emotion_in(self._method.task.taxonomy)[rows]
-        return Target(torch.from_numpy(emotion), torch.from_numpy(faces.valence_arousal[rows]))
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
 
-    def _evaluation_loader(self, rows: Positions, target: Target | None = None) -> "Loader":
-        assert self.trainer is not None
-        world = self.trainer.world_size
-        sampler = EvaluationSampler(
-            len(rows), max(1, self.eval_batch_size // world), self.trainer.global_rank, world
-        )
-        target = self._target(rows, self.faces) if target is None else target
-        batches = EvaluationBatches(self.faces, rows, target, self.image_size)
-        return self._loader(batches, sampler, persistent=False)
+    @property
+    def _world(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
 
-    def _loader(self, batches: "Dataset[Any]", sampler: Any, persistent: bool) -> "Loader":
-        return Loader(
-            batches,
-            sampler=sampler,
-            batch_size=None,  # a key is a whole batch
-            collate_fn=_as_is,
-            num_workers=self.workers,
-            persistent_workers=persistent and self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_begin_worker,
-            generator=torch.Generator(),  # torch's own generator belongs to the networks
-        )
+    @property
+    def _views(self) -> Views:
+        declared: Views = getattr(self._method, "views", Views())
+        return declared if self.views is None else self.views
+
+    @property
+    def _class_balanced(self) -> bool:
+        declared: bool = getattr(self._method, "class_balanced", False)
+        return declared if self.class_balanced is None else self.class_balanced
+
+    def _check_method(self, method: Any) -> None:
+        """Refuse data that a method cannot learn from or be tested on."""
+        task, faces = getattr(method, "task", None), self.faces
+        if task is None:
+            return
+        if task.classes:
+            if self.taxonomy.emotions != task.taxonomy.emotions:
+                raise DataError(
+                    f"emotions are {', '.join(self.taxonomy.emotions)}, and {type(method).__name__} has "
+                    f"{', '.join(task.taxonomy.emotions)}, in that order; leave emotions to the method",
+                    option="data.emotions",
+                )
+            faces.emotion_in(task.taxonomy)  # raises for a label the method has no class for
+            if not len(faces.taxonomy):
+                raise DataError(
+                    f"{faces.dataset} has no emotions to learn or test; set targets to valence_arousal",
+                    option="model.targets",
+                )
+        if task.valence_arousal and np.isnan(faces.valence_arousal).all():
+            raise DataError(
+                f"{faces.dataset} has no valence and arousal; set targets to classes", option="model.targets"
+            )
+
+    def _check_unlabeled(self) -> None:
+        if self._views.unlabeled and not len(self.unlabeled):
+            name = "training" if self._method is None else type(self._method).__name__
+            raise DataError(
+                f"{name} needs unlabeled faces and {self.faces.dataset} has none left: give a label budget "
+                "(labels_per_class), more unlabeled faces, or set unlabeled_includes_labeled",
+                option="data.labels_per_class",
+            )
+
+    # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the run has read, and what must agree when it is resumed."""
-        assert self.trainer is not None
-        return {"taken": batches_taken(self.trainer), **self._identity()}
-
-    def _identity(self) -> dict[str, Any]:
+        """Return what must agree when the run is resumed; the method counts its batches."""
         return {
             "split": self.split.sha256,
-            "batch_size": self.batch_size,
-            "mu": self.mu,
-            "seed": self.seed,
-            "label_noise": self.label_noise,
+            "batch_size": int(self.batch_size),
+            "unlabeled_ratio": int(self.unlabeled_ratio),
+            "seed": int(self.seed),
+            "label_noise": float(self.label_noise),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the run was, and refuse to do so on other faces.
+        """Refuse to go on with training on other data.
 
         Raises:
             DataError: if the checkpoint was trained on another split, seed, batch or share of wrong labels.
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
-        self._resumed_at = state_dict.get("taken", 0)
-        ours = self._identity()
+        ours = self.state_dict()
         theirs = ours | state_dict
         differ = [f"{key} {theirs[key]} there, {ours[key]} here" for key in ours if theirs[key] != ours[key]]
         if differ:
             raise DataError(
                 f"the checkpoint to resume was trained on other data ({'; '.join(differ)}): use its options "
-                "(config.yaml beside it), or start anew with --model.weights to keep only its network"
+                "(config.yaml beside it), or start anew from its weights to keep only its network",
+                option="model.weights",
             )
-
-
-def batches_taken(trainer: L.Trainer) -> int:
-    """Return how many training batches the run has taken before now, over all epochs and resumptions."""
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
-
-
-class Loader(DataLoader[Any]):
-    """A loader without a position of its own: its sampler asks the trainer how many batches were taken."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: told so, Lightning does not warn that resuming is inexact."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Accept nothing."""
-
-
-class TrainingBatches(Dataset[dict[str, Labeled | Unlabeled]]):
-    """Builds whole batches in the worker from their keys."""
-
-    def __init__(self, data: SemiSupervisedFaces, views: Views, target: Target) -> None:
-        self.images, self.size, self.seed = data.faces.images, data.image_size, data.seed
-        self.labeled, self.unlabeled = data.labeled, data.unlabeled
-        self.labeled_views = [data.weak] * views.labeled
-        self.strong_views = [data.strong] * views.strong
-        self.weak_views = [data.weak] * views.weak
-        if views.mirrored:
-            self.weak_views = [data.weak.facing(mirrored=v % 2 == 1) for v in range(views.weak)]
-        self.target = target
-
-    def __getitem__(self, keys: BatchKeys) -> dict[str, Labeled | Unlabeled]:
-        """Return the batch of these keys, on the CPU."""
-        item = torch.from_numpy(keys.labeled.item)
-        image = self._look(self.labeled, keys.labeled, self.labeled_views, _LABELED)
-        target = Target(self.target.emotion[item], self.target.valence_arousal[item])
-        batch: dict[str, Labeled | Unlabeled] = {"labeled": Labeled(image, target, item)}
-        if keys.unlabeled is not None:
-            batch["unlabeled"] = Unlabeled(
-                self._look(self.unlabeled, keys.unlabeled, self.weak_views, _WEAK),
-                self._look(self.unlabeled, keys.unlabeled, self.strong_views, _STRONG),
-                torch.from_numpy(keys.unlabeled.item),
-            )
-        return batch
-
-    def _look(self, rows: Positions, draws: Draws, views: list[View], stream: int) -> Tensor:
-        """Return (B, 3, H, W) uint8, or (V, B, 3, H, W) for V != 1 views; the memory is channels-last."""
-        out = np.empty((len(views), len(draws.item), self.size, self.size, 3), np.uint8)
-        for b, (row, draw) in enumerate(zip(rows[draws.item].tolist(), draws.draw.tolist(), strict=True)):
-            if views:
-                image = self.images[row]
-            for v, view in enumerate(views):
-                out[v, b] = view(image, self.size, (self.seed, stream, draw, v))
-        images = torch.from_numpy(out).permute(0, 1, 4, 2, 3)
-        return images[0] if len(views) == 1 else images
-
-
-class EvaluationBatches(Dataset[Evaluated]):
-    """Builds batches of faces as they are."""
-
-    def __init__(self, faces: Faces, rows: Positions, target: Target, size: int) -> None:
-        self.images, self.rows, self.target, self.size = faces.images, rows, target, size
-        self.view = CenterView()
-
-    def __getitem__(self, positions: Positions) -> Evaluated:
-        """Return the batch at (B,) positions; position -1 gives a filler whose target is unknown."""
-        filler = positions < 0
-        out = np.empty((len(positions), self.size, self.size, 3), np.uint8)
-        for b, row in enumerate(self.rows[positions].tolist()):
-            out[b] = self.view(self.images[row], self.size, ())
-        index = torch.from_numpy(positions)
-        emotion, valence_arousal = self.target.emotion[index], self.target.valence_arousal[index]
-        if filler.any():
-            emotion[filler], valence_arousal[filler] = torch.nan, torch.nan
-        return Evaluated(torch.from_numpy(out).permute(0, 3, 1, 2), Target(emotion, valence_arousal), index)
-
-
-def _begin_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the threads
-    # Ctrl-C, which a terminal sends to workers too, is for the training process to answer: it needs them
-    # until it has saved. What it does at SIGTERM is not for its copies.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _as_is(batch: T) -> T:
-    return batch

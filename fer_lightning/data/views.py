@@ -1,34 +1,39 @@
-"""Views of a face: weak ones to believe, strong ones to learn from, and the center one to be judged on.
+"""Views of a face: weak ones for pseudo-labels, strong ones to learn from, the center one to evaluate on.
 
 A view is a pure function of (image, size, key): each call draws from one generator, seeded from its key, and
 nothing is remembered between calls. So a view depends on no worker, no epoch, and no order of reading. The
 transforms of albumentations keep generators of their own, which every worker copies and every epoch starts
-again; so its functional forms are used here, which leave the drawing to us.
+again; so the built-in views use its functional forms, which leave the drawing to us, and ``TransformView``
+gives a whole transform new generators for every view.
 """
 
 import copy
 import hashlib
 import math
 import os
+import random as python_random
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from random import Random
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from fer_lightning.errors import InputError
+from fer_lightning.ranges import NonNegativeFloat, NonNegativeInt, Share, check_ranges
 
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
 
 
 class View(ABC):
-    """What a face looks like to a network. A subclass says what is drawn."""
+    """A random, seeded change of a face. A subclass implements ``draw``."""
 
     def __call__(self, image: Image, size: int, key: tuple[int, ...]) -> Image:
         """Return one view of a face.
@@ -36,8 +41,8 @@ class View(ABC):
         Args:
             image: (H, W, 3) uint8 RGB, of any shape; left as it is.
             size: side of the view, in pixels.
-            key: what the view is drawn from: (seed, stream, draw, view number). The same key gives the same
-                view, and another key an unrelated one.
+            key: seed of the view: (seed, stream, draw, number of the view). The same key gives the same view,
+                and another key an unrelated one.
 
         Returns:
             (size, size, 3) uint8 RGB, contiguous, sharing no memory with ``image``.
@@ -52,33 +57,33 @@ class View(ABC):
             raise ValueError(f"a view takes an RGB image (H, W, 3), not {image.shape}")
         if size < 1:
             raise ValueError(f"the size of a view is at least 1 pixel, not {size}")
-        return self.draw(_fit(image, size), size, seeded(key))
+        return self.draw(fit(image, size), size, seeded(key))
 
     def facing(self, mirrored: bool) -> "View":
         """Return this view, but always or never mirrored, for methods that compare both orientations.
 
         Raises:
-            InputError: if it is not up to this view whether it is mirrored.
+            InputError: if this view does not control whether it is mirrored.
         """
         raise InputError(
-            f"{type(self).__name__} cannot be told to mirror; this method needs a WeakView as --data.weak"
+            f"{type(self).__name__} cannot be told to mirror; this method needs a WeakView as weak",
+            option="data.weak",
         )
 
     @abstractmethod
     def draw(self, image: Image, size: int, random: Random) -> Image:
         """Return the view of ``image``, whose shorter side is ``size``, without changing it.
 
-        Whatever is left to chance comes from ``random``, and from nowhere else.
+        All randomness comes from ``random``, and from nowhere else.
         """
 
 
 class CenterView(View):
-    """The middle of the image, its shorter side resized to the size asked for, whatever the key."""
+    """The central square of the image, its shorter side resized to the size of the view; not random."""
 
     def draw(self, image: Image, size: int, random: Random) -> Image:
         """Return the central square of ``image``."""
-        height, width = image.shape[:2]
-        return _crop(image, (height - size) // 2, (width - size) // 2, size)
+        return center(image, size)
 
 
 class WeakView(View):
@@ -87,13 +92,16 @@ class WeakView(View):
     As in USB (Wang et al. 2022, https://arxiv.org/abs/2208.07204), whose crop ratio is 1 - ``padding``.
 
     Args:
-        flip: probability that the view is mirrored, left for right, in [0, 1].
-        padding: border that is reflected on every side before the crop, as a share of the size, in [0, 0.5].
+        flip: probability that the view is mirrored, left for right.
+        padding: border that is reflected on every side before the crop, as a share of the size.
+
+    Raises:
+        InputError: for an option out of its range.
     """
 
-    def __init__(self, flip: float = 0.5, padding: float = 0.125) -> None:
-        self.flip = _within("flip", flip, 0, 1)
-        self.padding = _within("padding", padding, 0, 0.5)
+    def __init__(self, flip: Share = 0.5, padding: Share = 0.125) -> None:
+        check_ranges(type(self), {"flip": flip, "padding": padding})
+        self.flip, self.padding = flip, padding
 
     def facing(self, mirrored: bool) -> "WeakView":
         """Return this view, but always or never mirrored."""
@@ -117,27 +125,28 @@ class StrongView(WeakView):
     operations are drawn with replacement, each with a strength drawn uniformly. `face_policy` lists them.
 
     Args:
-        operations: how many operations are drawn, at least 0.
-        rotation: largest rotation to either side, in degrees, in [0, 90].
-        cutout: largest side of the square cut out, as a share of the size, in [0, 1]; drawn uniformly.
-        flip: probability that the view is mirrored, left for right, in [0, 1].
-        padding: border that is reflected on every side before the crop, as a share of the size, in [0, 0.5].
+        operations: how many operations are drawn.
+        rotation: largest rotation to either side, in degrees.
+        cutout: largest side of the square cut out, as a share of the size; drawn uniformly.
+        flip: probability that the view is mirrored, left for right.
+        padding: border that is reflected on every side before the crop, as a share of the size.
+
+    Raises:
+        InputError: for an option out of its range.
     """
 
     def __init__(
         self,
-        operations: int = 3,
-        rotation: float = 30.0,
-        cutout: float = 0.5,
-        flip: float = 0.5,
-        padding: float = 0.125,
+        operations: NonNegativeInt = 3,
+        rotation: NonNegativeFloat = 30.0,
+        cutout: Share = 0.5,
+        flip: Share = 0.5,
+        padding: Share = 0.125,
     ) -> None:
         super().__init__(flip, padding)
-        if operations < 0:
-            raise ValueError(f"operations must be at least 0, not {operations}")
-        self.operations = operations
-        self.rotation = _within("rotation", rotation, 0, 90)
-        self.cutout = _within("cutout", cutout, 0, 1)
+        values = {"operations": operations, "rotation": rotation, "cutout": cutout}
+        check_ranges(type(self), values)
+        self.operations, self.rotation, self.cutout = operations, rotation, cutout
 
     def draw(self, image: Image, size: int, random: Random) -> Image:
         """Return the strong view of ``image``."""
@@ -152,6 +161,82 @@ class StrongView(WeakView):
 
 
 _HOLE = np.array((125, 123, 114), np.uint8)  # the gray with which USB and Ada-CM fill
+
+
+class TransformView(View):
+    """A view by any transform of albumentations or torchvision's v2, a ``Compose`` of them or a single one.
+
+    The transform gets the image with its shorter side resized to the size of the view, and returns a square
+    of that size: a random crop, or nothing that changes the shape of square images. In YAML::
+
+        weak:
+          class_path: fer_lightning.data.views.TransformView
+          init_args:
+            transform:
+              class_path: albumentations.Compose
+              init_args:
+                transforms:
+                - class_path: albumentations.HorizontalFlip
+                - class_path: albumentations.CoarseDropout
+
+    Every view gives the transform new generators, and seeds those of torch, NumPy and Python for the time of
+    the call; so a view is its key, as all others are. The seeding takes a tenth of a millisecond.
+
+    Args:
+        transform: an albumentations transform, called with ``image=`` an (H, W, 3) uint8 array, or a
+            torchvision v2 transform, called with a (3, H, W) uint8 tensor.
+
+    Raises:
+        InputError: if it is neither.
+    """
+
+    def __init__(self, transform: Any) -> None:
+        # By what they do rather than by their classes, which take a second to import.
+        self._of_albumentations = hasattr(transform, "set_random_state")
+        if not (self._of_albumentations or isinstance(transform, torch.nn.Module)):
+            raise InputError(
+                f"transform is {transform!r}; it must be a transform of albumentations or of torchvision's v2"
+            )
+        self.transform = transform
+
+    def draw(self, image: Image, size: int, random: Random) -> Image:
+        """Return the transform of ``image``.
+
+        Raises:
+            InputError: if the transform returns no (size, size, 3) uint8 image.
+        """
+        seed = random.getrandbits(64)
+        with _seeded_globals(seed):
+            if self._of_albumentations:
+                self.transform.set_random_state(np.random.default_rng(seed), random)
+                view = self.transform(image=image.copy())["image"]
+            else:
+                view = self.transform(torch.from_numpy(image.copy()).permute(2, 0, 1))
+                if isinstance(view, torch.Tensor):
+                    view = view.movedim(0, -1).numpy()
+        if not isinstance(view, np.ndarray) or view.dtype != np.uint8 or view.shape != (size, size, 3):
+            dtype, shape = getattr(view, "dtype", type(view).__name__), getattr(view, "shape", None)
+            raise InputError(
+                f"a TransformView must give uint8 RGB of shape {(size, size, 3)}, and this one gives {dtype} "
+                f"of shape {shape and tuple(shape)}: crop to {size} pixels, neither normalize nor convert, "
+                f"in {self.transform!r}"
+            )
+        return np.ascontiguousarray(view)
+
+
+@contextmanager
+def _seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the generators that a transform may draw from behind our back, and put them back afterwards."""
+    states = python_random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        python_random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the devices too
+        yield
+    finally:
+        python_random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
 
 
 class Operation(NamedTuple):
@@ -174,7 +259,7 @@ def face_policy(rotation: float) -> tuple[Operation, ...]:
     Args:
         rotation: largest rotation to either side, in degrees.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the network
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no call over the network
     from albumentations.augmentations.pixel import functional as pixel  # takes a second
 
     return (
@@ -204,25 +289,26 @@ def seeded(key: tuple[int, ...]) -> Random:
     return Random(int.from_bytes(digest, "little"))
 
 
-def _within(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
-    return value
-
-
 def _pixels(array: object) -> Image:
     return cast(Image, array)  # the annotations of OpenCV forget the dtype
 
 
-def _fit(image: Image, size: int) -> Image:
-    """Resize the shorter side to ``size``."""
+def fit(image: Image, size: int) -> Image:
+    """Resize the shorter side of an (H, W, 3) image to ``size`` pixels; return one that fits as it is."""
     height, width = image.shape[:2]
     shorter = min(height, width)
     if shorter == size:
         return image
     shape = (round(width * size / shorter), round(height * size / shorter))
+    # Area averaging alone does not alias when it shrinks, and it is blocky when it enlarges.
     interpolation = cv2.INTER_AREA if shorter > size else cv2.INTER_LINEAR
     return _pixels(cv2.resize(image, shape, interpolation=interpolation))
+
+
+def center(image: Image, size: int) -> Image:
+    """Return a copy of the central square of an image whose shorter side is ``size`` at least."""
+    height, width = image.shape[:2]
+    return _crop(image, (height - size) // 2, (width - size) // 2, size)
 
 
 def _crop(image: Image, top: int, left: int, size: int) -> Image:

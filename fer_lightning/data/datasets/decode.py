@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_lightning.data.datasets.base import ArrayImages, DataError, Images
+from fer_lightning.data.views import center, fit
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,7 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
 
 def square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Resize the shorter side to ``size`` pixels and keep the center: (H, W, 3) to (size, size, 3)."""
-    scale = size / min(image.shape[:2])
-    if scale != 1:
-        height, width = (round(side * scale) for side in image.shape[:2])
-        # Area averaging alone does not alias when it shrinks, and it is blocky when it enlarges.
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
-    top, left = ((side - size) // 2 for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + size, left : left + size])
+    return center(fit(image, size), size)
 
 
 class FileImages:
