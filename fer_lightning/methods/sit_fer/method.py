@@ -48,12 +48,12 @@ class SITFER(SemiSupervised):
     ==============  ==============================  ==================================================
 
     Differences: where CLIP's weights are not on this machine, ``text_anchor: auto`` takes a ``simplex``,
-    whose anchors are equally far apart and contain no text; the run says so. In ``code``, the pseudo-labels of a
-    step are made before its labeled faces enter the memory. The student fills the memory; an EMA teacher (the
-    paper has none) queries it in inference, as the average of the students that wrote it. Features of unit
-    length have logits no longer than the weights of the head, so acceptance begins once those have grown;
-    without pretrained weights a higher ``lr`` (1e-3) lets them grow sooner. Steps on labels alone train the
-    text loss as well. The code's batches are 16 labeled and 16 unlabeled faces.
+    whose anchors are equally far apart and contain no text; the run says so. In ``code``, the pseudo-labels
+    of a step are made before its labeled faces enter the memory. The student fills the memory; an EMA teacher
+    (the paper has none) queries it in inference, as the average of the students that wrote it. Features of
+    unit length have logits no longer than the weights of the head, so acceptance begins once those have
+    grown; without pretrained weights a higher ``lr`` (1e-3) lets them grow sooner. Steps on labels alone
+    train the text loss as well. The code's batches are 16 labeled and 16 unlabeled faces.
 
     Args:
         mode: ``paper`` or ``code``; set ``text_anchor`` beside it.

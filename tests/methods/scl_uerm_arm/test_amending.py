@@ -67,7 +67,7 @@ def test_clusters_are_as_large_as_the_channels_allow(channels, r):
 @pytest.mark.parametrize("sharing", ["ema", "ema_train", "batch", "off"])
 @pytest.mark.parametrize(("channels", "r"), [(512, None), (64, 4)])
 def test_equals_the_slow_reference(channels, r, sharing):
-    neck = amending(channels, r=r, sharing=sharing)
+    neck = amending(channels, shuffle=r, sharing=sharing)
     maps = torch.randn(3, channels, 7, 7)
     generic = None if sharing == "batch" else getattr(neck, "generic", None)
     torch.testing.assert_close(neck(maps), slow(neck, maps, generic), rtol=1e-4, atol=1e-5)
@@ -205,6 +205,6 @@ def test_half_precision():
 
 def test_bad_sizes_are_named():
     with pytest.raises(InputError, match=r"--model.shuffle is 3"):
-        Amending(16, r=3)
+        Amending(16, shuffle=3)
     with pytest.raises(InputError, match="1 x 1, too small"):
         Amending(16)(torch.randn(2, 16, 1, 1))

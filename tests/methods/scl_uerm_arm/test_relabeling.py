@@ -11,7 +11,7 @@ ALL = torch.arange(3)
 
 
 def relabeling(label=(0, 1, 0), **options):
-    module = Relabeling(**({"beta": 0.7, "delta_2": 0.2, "low_only": False} | options))
+    module = Relabeling(**({"certain_share": 0.7, "margin": 0.2, "low_only": False} | options))
     module.start(torch.as_tensor(label))
     return module
 
@@ -28,9 +28,9 @@ def test_golden_values():
     assert module.flips.tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize(("delta_2", "expected"), [(0.0, [0, 0, 1]), (0.33, [0, 1, 0])])
-def test_threshold(delta_2, expected):
-    module = relabeling(delta_2=delta_2)
+@pytest.mark.parametrize(("margin", "expected"), [(0.0, [0, 0, 1]), (0.33, [0, 1, 0])])
+def test_threshold(margin, expected):
+    module = relabeling(margin=margin)
     module.propose(ALL, P, torch.rand(3))
     assert module.pending.tolist() == expected
 

@@ -20,8 +20,8 @@ def filled(temperature=0.1, nearest=False, faces=9, accepted=4):
 
 def test_nearest_of_each_class_equals_the_loops():
     query, features = rows(5), rows(9, seed=1)
-    label = torch.eye(3)[torch.tensor([0, 0, 2, 2, 0, 2, 0, 0, 2])]  # nobody of class 1
-    label[4] = 0  # of whom nothing is known
+    label = torch.eye(3)[torch.tensor([0, 0, 2, 2, 0, 2, 0, 0, 2])]  # no face of class 1
+    label[4] = 0  # of unknown emotion
     expected = torch.zeros(5, 3)
     for b in range(5):
         for k in range(9):
@@ -41,7 +41,7 @@ def test_a_bank_of_zeros_scores_0_and_a_stored_face_1_on_itself():
     torch.testing.assert_close(level(q), torch.tensor([[0.0, 0.0, 1.0]]))
 
 
-def test_empty_memory_says_nothing():
+def test_an_empty_memory_makes_all_classes_equal():
     level = InstanceLevel(3, 6, 0.1)
     torch.testing.assert_close(level(rows(2)).softmax(-1), torch.full((2, 3), 1 / 3))
     assert torch.equal(InstanceLevel(3, 6, 1.0, nearest=True)(rows(2)), torch.zeros(2, 3))
@@ -99,26 +99,26 @@ def test_text_level():
 def test_settings_add_up():
     assert set(SETTINGS) == {"sfew400", "rafdb4000", "rafdb2000", "rafdb5000"}
     for name, s in SETTINGS.items():
-        assert sum(s.v) == pytest.approx(1)
-        assert sum(s.a) == pytest.approx(1)
-        assert sum(s.w) == pytest.approx(1.6 if name == "sfew400" else 1)
-        assert s.v[2] == s.tested_v[2] == 0 or s.tested_start == 0
+        assert sum(s.weights_before) == pytest.approx(1)
+        assert sum(s.loss_weights) == pytest.approx(1)
+        assert sum(s.weights) == pytest.approx(1.6 if name == "sfew400" else 1)
+        assert s.weights_before[2] == s.test_weights_before[2] == 0 or s.test_start == 0
         paper = s.as_in_paper()
-        assert sum(paper.w) == pytest.approx(1)
-        assert paper.start == paper.tested_start == 0.25
-        assert paper.tau == s.tau
-    assert SETTINGS["rafdb2000"].as_in_paper().a == pytest.approx((1, 1, 4 / 3))
-    assert SETTINGS["sfew400"].as_in_paper().a == pytest.approx((1, 0.2857, 0.1429), abs=1e-4)
+        assert sum(paper.weights) == pytest.approx(1)
+        assert paper.start == paper.test_start == 0.25
+        assert paper.threshold == s.threshold
+    assert SETTINGS["rafdb2000"].as_in_paper().loss_weights == pytest.approx((1, 1, 4 / 3))
+    assert SETTINGS["sfew400"].as_in_paper().loss_weights == pytest.approx((1, 0.2857, 0.1429), abs=1e-4)
 
 
 def test_levels_left_out_have_no_weight():
     s = SETTINGS["rafdb4000"].as_in_paper()
-    assert s.only(LEVELS).w == pytest.approx(s.w)
-    assert s.only(["text", "instance"]).w == pytest.approx((0, 1 / 3, 1 / 3))
-    assert s.only(["text", "instance"]).v == pytest.approx((0, 1 / 2, 0))
-    assert s.only(["semantic"]).tested_w == pytest.approx((1 / 3, 0, 0))
-    assert s.only(["instance"]).v == pytest.approx((0, 0, 1 / 3))  # alone it cannot wait
-    assert SETTINGS["rafdb4000"].only(["semantic", "text"]).w == (0.4, 0.4, 0)  # of logits: as they are
+    assert s.only(LEVELS).weights == pytest.approx(s.weights)
+    assert s.only(["text", "instance"]).weights == pytest.approx((0, 1 / 3, 1 / 3))
+    assert s.only(["text", "instance"]).weights_before == pytest.approx((0, 1 / 2, 0))
+    assert s.only(["semantic"]).test_weights == pytest.approx((1 / 3, 0, 0))
+    assert s.only(["instance"]).weights_before == pytest.approx((0, 0, 1 / 3))  # alone it starts at once
+    assert SETTINGS["rafdb4000"].only(["semantic", "text"]).weights == (0.4, 0.4, 0)  # of logits: as they are
     for wrong in ([], ["sematic"]):
-        with pytest.raises(InputError, match=r"--model\.levels"):
+        with pytest.raises(InputError, match="levels"):
             s.only(wrong)

@@ -7,8 +7,9 @@ import fer_lightning
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
 from fer_lightning.errors import InputError
 from fer_lightning.methods import SITFER
-from fer_lightning.methods import sit_fer as module
+from fer_lightning.methods.sit_fer import method as module
 from fer_lightning.methods.sit_fer.levels import SETTINGS
+from fer_lightning.methods.sit_fer.text_anchors import chosen_anchor
 from fer_lightning.pseudo_labels import PseudoLabels
 
 PLAIN = {"ema_decay": 0.0, "joint_forward": False, "dropout": 0.5}
@@ -33,21 +34,23 @@ def faces(n=6, seed=0):
 
 def batches(n=6):
     target = Target(torch.eye(7)[torch.arange(n) % 7], torch.full((n, 2), torch.nan))
-    return Labeled(faces(n), target, torch.arange(n)), Unlabeled(faces(n, 1), faces(n, 2), torch.arange(n))
+    views = faces(n, 1)[None], faces(n, 2)[None]
+    return Labeled(faces(n)[None], target, torch.arange(n)), Unlabeled(*views, torch.arange(n))
 
 
 def ready(**options):
     """A method whose anchors and memory hold something, without a trainer, at the end of a run."""
     model = make(**options)
-    model.levels.text.anchors.copy_(module.text_anchors(model.hparams.text_anchor, model.task.emotions, 16))
+    kind = {"auto": "simplex"}.get(model.hparams.text_anchor, model.hparams.text_anchor)
+    model.levels.text.anchors.copy_(module.text_anchors(kind, model.task.emotions, 16))
     model.levels.instance.labeled.resize(6)
     model.levels.instance.accepted.resize(4 if model.paper else 0)
-    model.levels.done.fill_(1)
+    model.levels.progress.fill_(1)
     labeled, _ = batches()
     with torch.no_grad():
         model.eval()
         model.levels.instance.labeled.write(
-            labeled.index, model.student(labeled.image).features, labeled.target.emotion
+            labeled.index, model.student(labeled.weak[0]).features, labeled.target.emotion
         )
     return model
 
@@ -72,27 +75,27 @@ def test_p_hat_is_the_mean_of_three_distributions():
     model = ready()
     _, unlabeled = batches()
     with torch.no_grad():
-        levels = model.levels(model.student(unlabeled.weak)).softmax(-1)
+        levels = model.levels(model.student(unlabeled.weak[0])).softmax(-1)
         pseudo = model.pseudo_label(unlabeled)
     torch.testing.assert_close(levels.sum(-1), torch.ones(3, 6))
     p = levels.mean(0)
     torch.testing.assert_close(pseudo.confidence, p.amax(-1))
     assert torch.equal(pseudo.target.label, p.argmax(-1))
-    torch.testing.assert_close(model(unlabeled.weak).emotion, p)
+    torch.testing.assert_close(model(unlabeled.weak[0]).emotion, p)
     torch.testing.assert_close(p.sum(-1), torch.ones(6))
 
 
-def test_instances_have_no_say_before_their_time():
+def test_the_instance_level_starts_late():
     model = ready(start=0.5)
     levels = model.levels(model.student(faces())).softmax(-1)
-    model.levels.done.fill_(0.49)
+    model.levels.progress.fill_(0.49)
     torch.testing.assert_close(model(faces()).emotion, levels[:2].mean(0))
-    model.levels.done.fill_(0.5)
+    model.levels.progress.fill_(0.5)
     torch.testing.assert_close(model(faces()).emotion, levels.mean(0))
 
 
 @pytest.mark.parametrize("kept", [["semantic"], ["text"], ["instance"], ["semantic", "instance"]])
-def test_levels_left_out_have_no_say(kept):
+def test_levels_left_out_do_not_count(kept):
     model = ready(levels=kept)
     levels = model.levels(model.student(faces())).softmax(-1)
     chosen = torch.stack([levels[("semantic", "text", "instance").index(level)] for level in kept])
@@ -114,12 +117,12 @@ def test_losses_of_the_paper():
     pseudo = model.pseudo_label(unlabeled)
     half = pseudo._replace(weight=torch.tensor([1.0, 0, 0, 1, 0, 1]))
     terms = model.losses(labeled, unlabeled, half)
-    x, s = model.student(labeled.image), model.student(unlabeled.strong)
-    label, believed = labeled.target.label, pseudo.target.label
+    x, s = model.student(labeled.weak[0]), model.student(unlabeled.strong[0])
+    label, pseudo_label = labeled.target.label, pseudo.target.label
     ce = torch.nn.functional.cross_entropy
     torch.testing.assert_close(terms["supervised"], ce(x.logits, label))
     torch.testing.assert_close(terms["text"], ce(x.features @ model.levels.text.anchors.T / 0.1, label))
-    expected = (ce(s.logits, believed, reduction="none") * half.weight).mean()
+    expected = (ce(s.logits, pseudo_label, reduction="none") * half.weight).mean()
     torch.testing.assert_close(terms["unlabeled"], 4 / 3 * expected)
 
 
@@ -128,7 +131,7 @@ def test_losses_of_the_code():
     labeled, unlabeled = batches()
     pseudo = model.pseudo_label(unlabeled)._replace(weight=torch.tensor([1.0, 0, 0, 1, 0, 1]))
     terms = model.losses(labeled, unlabeled, pseudo)
-    x, s = model.student(labeled.image), model.student(unlabeled.strong)
+    x, s = model.student(labeled.weak[0]), model.student(unlabeled.strong[0])
     ce = torch.nn.functional.cross_entropy
     torch.testing.assert_close(terms["supervised"], 0.3 * ce(x.logits, labeled.target.label))
     torch.testing.assert_close(
@@ -145,7 +148,7 @@ def test_p_hat_of_the_code(setting):
     """Scores of logits, cosines and nearest faces, weighed as the scripts do, by loops over the faces."""
     model, s = ready(mode="code", setting=setting, text_anchor="random"), SETTINGS[setting]
     labeled, unlabeled = batches()
-    u = model.student(unlabeled.weak)
+    u = model.student(unlabeled.weak[0])
     bank, labels = model.levels.instance.labeled.features, labeled.target.label
     levels = torch.zeros(3, 6, 7)
     levels[0] = u.logits
@@ -154,29 +157,32 @@ def test_p_hat_of_the_code(setting):
             levels[1, b, c] = u.features[b] @ model.levels.text.anchors[c]
         for k in range(6):
             levels[2, b, labels[k]] = max(levels[2, b, labels[k]], float(u.features[b] @ bank[k]))
-    for done, w, tested in ((0.05, s.v, s.tested_v), (1.0, s.w, s.tested_w)):
-        model.levels.done.fill_(done)
+    for done, w, tested in (
+        (0.05, s.weights_before, s.test_weights_before),
+        (1.0, s.weights, s.test_weights),
+    ):
+        model.levels.progress.fill_(done)
         h = sum(w[i] * levels[i] for i in range(3)).softmax(-1)
         torch.testing.assert_close(model.pseudo_label(unlabeled).confidence, h.amax(-1))
         p = sum(tested[i] * levels[i].softmax(-1) for i in range(3)) / sum(tested)
-        torch.testing.assert_close(model(unlabeled.weak).emotion, p)
-    assert model.tau == s.tau
-    assert (model.a_s, model.a_t, model.a_u) == s.a
+        torch.testing.assert_close(model(unlabeled.weak[0]).emotion, p)
+    assert model.threshold == s.threshold
+    assert (model.supervised_weight, model.text_weight, model.unlabeled_weight) == s.loss_weights
 
 
 @pytest.mark.parametrize(("mode", "accepted"), [("paper", 1.0), ("code", 0.0)])
-def test_only_the_code_asks_for_more_than_tau(mode, accepted):
+def test_only_the_code_wants_more_than_the_threshold(mode, accepted):
     model = make(mode=mode, levels=["semantic"], setting="rafdb2000")
     with torch.no_grad():
         model.student.head.weight.zero_(), model.student.head.bias.zero_()
         _, unlabeled = batches()
-        model.tau = float(model.eval().pseudo_label(unlabeled).confidence[0])
-        assert model.tau == pytest.approx(1 / 7)
+        model.threshold = float(model.eval().pseudo_label(unlabeled).confidence[0])
+        assert model.threshold == pytest.approx(1 / 7)
         assert (model.pseudo_label(unlabeled).weight == accepted).all()
 
 
 @pytest.mark.parametrize("mode", ["paper", "code"])
-def test_nobody_accepted_costs_nothing(mode):
+def test_no_accepted_face_is_no_loss(mode):
     model = ready(mode=mode).train()
     labeled, unlabeled = batches()
     with torch.no_grad():
@@ -191,7 +197,7 @@ def test_nobody_accepted_costs_nothing(mode):
 def test_text_supervision_reaches_the_backbone_and_not_the_anchors():
     model = ready()
     labeled, _ = batches()
-    model.losses(labeled, None, None)["text"].backward()
+    model.labeled_losses(labeled)["text"].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.student.backbone.parameters())
     assert not model.levels.text.anchors.requires_grad
     assert not list(model.levels.text.parameters())
@@ -201,17 +207,22 @@ def test_text_supervision_reaches_the_backbone_and_not_the_anchors():
 
 
 def test_options_override_the_setting():
-    model = make(tau=0.6, lambda_t=3.0, lambda_u=2.0, start=0.0)
-    assert (model.tau, model.a_t, model.a_u, model.setting.start) == (0.6, 3.0, 2.0, 0.0)
-    code = make(mode="code", lambda_t=3.0)
-    assert (code.a_s, code.a_t) == (0.4, pytest.approx(1.2))
+    model = make(threshold=0.6, text_weight=3.0, unlabeled_weight=2.0, start=0.0)
+    assert (model.threshold, model.text_weight, model.unlabeled_weight, model.setting.start) == (
+        0.6,
+        3.0,
+        2.0,
+        0.0,
+    )
+    code = make(mode="code", text_weight=3.0)
+    assert (code.supervised_weight, code.text_weight) == (0.4, pytest.approx(1.2))
     assert SITFER(**TINY, unit_features=False).student.neck.unit is False
-    for wrong, says in (
-        ({"temperature_text": 0.0}, "temperature_text"),
-        ({"levels": ["sematic"]}, "--model.levels"),
+    for wrong, message in (
+        ({"text_temperature": 0.0}, "text_temperature"),
+        ({"levels": ["sematic"]}, "levels"),
         ({"text_encoder": {"modle": "x"}}, "modle"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             make(**wrong)
 
 
@@ -236,21 +247,21 @@ def test_memory_begins_with_every_labeled_face_and_the_anchors_never_change(tmp_
 
 def test_memory_of_the_code_begins_empty_and_holds_no_unlabeled_face(tmp_path):
     watch = Watch()
-    model = fit(tmp_path, [watch], mode="code", tau=0.0)
+    model = fit(tmp_path, [watch], mode="code", threshold=0.0)
     assert not watch.written.any()
     assert model.levels.instance.labeled.written.any()
     assert len(model.levels.instance.accepted.written) == 0
 
 
 def test_accepted_faces_enter_the_queue_with_all_of_p_hat(tmp_path):
-    model = fit(tmp_path, tau=0.0)
+    model = fit(tmp_path, threshold=0.0)
     assert model.levels.instance.accepted.written.all()
     assert len(model.levels.instance.accepted.written) == 28
     p = model.levels.instance.accepted.probability
     torch.testing.assert_close(p.sum(-1), torch.ones(28))
     assert (p.amax(-1) < 1).all()
-    assert not fit(tmp_path, tau=1.0).levels.instance.accepted.written.any()
-    assert len(fit(tmp_path, queue=5, tau=0.0).levels.instance.accepted.written) == 5
+    assert not fit(tmp_path, threshold=1.0).levels.instance.accepted.written.any()
+    assert len(fit(tmp_path, queue=5, threshold=0.0).levels.instance.accepted.written) == 5
 
 
 def test_rows_of_the_paper_s_memory_have_no_dropout(tmp_path):
@@ -268,7 +279,7 @@ def test_without_the_instance_level_nothing_is_remembered(tmp_path):
     assert len(model.levels.instance.labeled.written) == len(model.levels.instance.accepted.written) == 0
 
 
-def test_checkpoint_answers_alike_without_text_encoder_or_cache(tmp_path, monkeypatch):
+def test_checkpoint_predicts_alike_without_text_encoder_or_cache(tmp_path, monkeypatch):
     L.seed_everything(3, verbose=False)
     model = make(ema_decay=0.9)
     trainer = quiet_trainer(tmp_path, max_epochs=1)
@@ -296,12 +307,13 @@ def test_learned_projection_is_trained(tmp_path):
 
 
 @pytest.mark.parametrize("score", ["labels", "nearest"])
-def test_faces_of_unknown_emotion_say_nothing(score):
+def test_faces_of_unknown_emotion_do_not_count(score):
     model = ready(instance_score=score).train()
     labeled, _ = batches()
     emotion = labeled.target.emotion.clone()
     emotion[2:] = torch.nan
-    model.losses(labeled._replace(target=labeled.target._replace(emotion=emotion)), None, None)
+    labeled = labeled._replace(target=labeled.target._replace(emotion=emotion))
+    model.update_labeled_state(labeled, model.labeled_losses(labeled).outputs)
     p = model.levels(model.student(faces())).softmax(-1)[2]
     assert p.isfinite().all()
     if score == "labels":
@@ -310,9 +322,32 @@ def test_faces_of_unknown_emotion_say_nothing(score):
         torch.testing.assert_close(p[:, 2:], p[:, 2:3].expand(-1, 5))
 
 
-def test_both_targets_are_believed_together(tmp_path):
-    model = fit(tmp_path, targets="both", tau=0.0)
+def test_pseudo_labels_of_both_targets(tmp_path):
+    model = fit(tmp_path, targets="both", threshold=0.0)
     prediction = model.eval()(faces())
     assert prediction.valence_arousal.shape == (6, 2)
     assert isinstance(pseudo := model.pseudo_label(batches()[1]), PseudoLabels)
     assert pseudo.target.valence_arousal.isfinite().all()
+
+
+def test_without_weights_the_run_says_that_its_anchors_contain_no_text(tmp_path, caplog):
+    fit(tmp_path)
+    assert "simplex anchors of this run contain no text" in caplog.text
+    caplog.clear()
+    fit(tmp_path, text_anchor="random")
+    assert "random anchors of this run contain no text" in caplog.text
+
+
+def test_auto_takes_open_clip_where_its_weights_are(monkeypatch, tmp_path):
+    weights = tmp_path / "clip.bin"
+    weights.touch()
+    assert chosen_anchor("auto", "ViT-B-32", str(weights)) == "open_clip"
+    assert chosen_anchor("auto", f"local-dir:{tmp_path}") == "open_clip"
+    assert chosen_anchor("auto") == "simplex"
+    assert chosen_anchor("auto", f"local-dir:{tmp_path}/gone") == "simplex"
+    assert chosen_anchor("random") == "random"
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "open_clip_model.safetensors").touch()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only: folder)
+    assert chosen_anchor("auto") == "open_clip"

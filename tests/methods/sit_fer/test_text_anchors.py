@@ -10,8 +10,8 @@ from every import EXPERIMENTS
 
 from fer_lightning.emotions import BASIC_7, BASIC_8
 from fer_lightning.errors import InputError
+from fer_lightning.methods.sit_fer import text_anchors as module
 from fer_lightning.methods.sit_fer.text_anchors import PROMPT, isometry, text_anchors
-from fer_lightning.models import text_anchors as module
 
 SEVEN = BASIC_7.emotions
 
@@ -31,7 +31,7 @@ def test_simplex_puts_all_emotions_equally_far_apart(width):
     torch.testing.assert_close(cosines(text_anchors("simplex", SEVEN, width)), torch.full((42,), -1 / 6))
 
 
-def test_simplex_speaks_through_all_features():
+def test_simplex_uses_all_features():
     anchors = text_anchors("simplex", SEVEN, 512)
     assert (anchors.abs().amax(0) > 1e-3).float().mean() > 0.95
 
@@ -172,23 +172,23 @@ def test_embeddings_are_encoded_once_for_each_model_prompt_and_emotions(clip_fol
 
 
 @pytest.mark.parametrize(
-    ("of", "says"),
+    ("of", "message"),
     [
-        ({}, r"ViT-B-32-quickgelu, .pretrained openai.*text_encoder.pretrained the file.*simplex"),
+        ({}, r"ViT-B-32-quickgelu, pretrained openai.*text_encoder.pretrained the file.*simplex"),
         ({"pretrained": "nowhere.pt"}, r"nowhere.pt.*Tags of the model: openai"),
         ({"model": "no-model"}, r"no-model.*simplex and random need no weights"),
         ({"model": "local-dir:nowhere"}, r"nowhere.*open_clip_config.json"),
-        ({"prompts": ["a face"]}, r"--model.text_encoder.prompts .*\{expression\}"),
-        ({"prompts": []}, r"--model.text_encoder.prompts"),
-        ({"phrases": {"joy": ["glad"]}}, r"--model.text_encoder.phrases names \['joy'\]"),
+        ({"prompts": ["a face"]}, r"prompts of text_encoder .*\{expression\}"),
+        ({"prompts": []}, r"prompts of text_encoder"),
+        ({"phrases": {"joy": ["glad"]}}, r"phrases of text_encoder name \['joy'\]"),
     ],
 )
-def test_what_cannot_be_had_is_named(of, says, monkeypatch):
+def test_what_cannot_be_loaded_is_named(of, message, monkeypatch):
     pytest.importorskip("open_clip")
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         text_anchors("open_clip", SEVEN, 64, **of)
 
 
@@ -204,14 +204,14 @@ def test_folder_without_weights_is_refused(tmp_path):
 def test_missing_packages_are_named(monkeypatch, tmp_path):
     for name in ("open_clip", "sentence_transformers"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match=r"pip install 'fer-lightning\[text\]'"):
+    with pytest.raises(InputError, match=r"pip install open_clip_torch"):
         text_anchors("open_clip", SEVEN, 64)
     with pytest.raises(InputError, match="pip install sentence-transformers"):
         text_anchors("sentence", SEVEN, 64, model=str(tmp_path))
     monkeypatch.setattr(module, "SENTENCE_PACKAGE", "no_such_package")
     with pytest.raises(InputError, match="pip install no-such-package"):
         text_anchors("sentence", SEVEN, 64)
-    with pytest.raises(InputError, match="nowhere is no folder"):
+    with pytest.raises(InputError, match="nowhere is not the folder"):
         text_anchors("sentence", SEVEN, 64, model="nowhere")
 
 

@@ -30,7 +30,7 @@ def test_golden_agreement(p, coupled):
     assert couple(peak(p), peak(p), UNIFORM)[0, 0].item() == pytest.approx(coupled, abs=tolerance)
 
 
-def test_golden_disagreement_and_silence():
+def test_golden_disagreement_and_no_evidence():
     against = couple(peak(0.9, 2), peak(0.9, 5), UNIFORM)
     assert against[0, [2, 5]].tolist() == pytest.approx([0.476, 0.476], abs=5e-4)
     assert couple(peak(0.7), UNIFORM[None], UNIFORM)[0, 0].item() == pytest.approx(0.6944, abs=5e-5)
@@ -39,7 +39,7 @@ def test_golden_disagreement_and_silence():
 def test_product_equals_a_slow_reference():
     p_mod, p_img = random_pair()
     prior = torch.tensor([0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1])
-    coupled = couple(p_mod, p_img, prior, epsilon=0.05)
+    coupled = couple(p_mod, p_img, prior, smoothing=0.05)
     for b in range(len(p_mod)):
         joint = [
             (0.95 * float(m) + 0.05 / 7) * (0.95 * float(i) + 0.05 / 7) / float(pi)
@@ -49,28 +49,28 @@ def test_product_equals_a_slow_reference():
 
 
 def test_prior_is_evidence_counted_once():
-    """A source that says no more than the prior changes nothing."""
+    """A source that equals the prior changes nothing."""
     prior = torch.tensor([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     p, _ = random_pair()
-    torch.testing.assert_close(couple(p, prior.expand_as(p), prior, epsilon=1e-6), p, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(couple(p, prior.expand_as(p), prior, smoothing=1e-6), p, rtol=1e-3, atol=1e-5)
 
 
 def test_product_is_symmetric_for_a_uniform_prior_and_a_uniform_source_leaves_the_other():
     p_mod, p_img = random_pair()
     torch.testing.assert_close(couple(p_mod, p_img, UNIFORM), couple(p_img, p_mod, UNIFORM))
-    alone = couple(p_mod, UNIFORM.expand_as(p_mod), UNIFORM, epsilon=0.01)
+    alone = couple(p_mod, UNIFORM.expand_as(p_mod), UNIFORM, smoothing=0.01)
     torch.testing.assert_close(alone, smooth(p_mod, 0.01))
     assert torch.equal(alone.argmax(-1), p_mod.argmax(-1))
 
 
-def test_other_couplings_read_what_they_say():
+def test_other_couplings():
     p_mod, p_img = random_pair()
     m, i = smooth(p_mod, 0.01), smooth(p_img, 0.01)
     expected = {"mean": (m + i) / 2, "agreement": m, "model": m, "image": i}
     for coupling, p in expected.items():
         assert torch.equal(couple(p_mod, p_img, UNIFORM, coupling), p)
         assert not torch.allclose(couple(p_mod, p_img, UNIFORM, "product"), p)
-    # A mean is never surer than its surer source; a product of two that agree is.
+    # A mean is never above its larger source; a product of two that agree is.
     top = torch.maximum(m, i).max(-1).values
     assert (couple(p_mod, p_img, UNIFORM, "mean").max(-1).values <= top).all()
 
@@ -84,12 +84,12 @@ def test_couplings_are_probabilities_even_of_contradictions(coupling):
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
-def test_belief_needs_confidence_and_of_two_sources_agreement(coupling):
+def test_acceptance_needs_confidence_and_of_two_sources_agreement(coupling):
     p_mod = torch.cat([peak(0.9, 2), peak(0.9, 2), peak(0.4, 2)])
     p_img = torch.cat([peak(0.9, 2), peak(0.9, 5), peak(0.4, 2)])
     p_ci = couple(p_mod, p_img, UNIFORM, coupling)
     both = coupling in ("product", "mean", "agreement")
-    # At .47 even the product of a contradiction, .476 twice, is sure enough.
+    # At .47 even the product of a contradiction, .476 twice, is confident enough.
     expected = [True, not both, coupling == "product"]
     assert accept(p_ci, p_mod, p_img, 0.47, coupling).tolist() == expected
     assert accept(p_ci, p_mod, p_img, float(p_ci[0].max()), coupling)[0]  # reached at equality
@@ -128,7 +128,7 @@ def test_image_evidence_equals_a_slow_reference(k):
     torch.testing.assert_close(half, evidence, rtol=0.02, atol=2e-3)
 
 
-def test_a_face_of_the_bank_is_its_own_nearest_neighbour():
+def test_a_face_of_the_bank_is_its_own_nearest_neighbor():
     bank = torch.nn.functional.normalize(torch.rand(6, 9), dim=1)
     label = torch.eye(7)[:6]
     torch.testing.assert_close(image_evidence(bank, bank, label, 1), label)

@@ -37,22 +37,24 @@ LABEL = torch.tensor([0, 0, 1, 2, 2, 2])
 
 
 def faces():
-    """Six labeled faces in two batches, the last of which is filled with positions of -1."""
+    """Six labeled faces in two batches, the last of which is filled with indices of -1."""
     pixels, target = images(8), torch.eye(3)[torch.cat([LABEL, LABEL[:2]])]
     index = torch.tensor([0, 1, 2, 3, 4, 5, -1, -1])
     for rows in (slice(0, 4), slice(4, 8)):
         valence_arousal = torch.full((4, 2), torch.nan)
-        yield Evaluated(pixels[rows], Target(target[rows], valence_arousal), index[rows])
+        yield Evaluated(
+            pixels[rows], Target(target[rows], valence_arousal), index[rows], torch.full((4,), -1)
+        )
 
 
-def begun(omega=0.25, bank_size=100):
-    evidence = Evidence(network(), "activation", omega=omega, k=2, t=0.1, bank_size=bank_size)
+def begun(share=0.25, bank_size=100):
+    evidence = Evidence(network(), "activation", share, neighbors=2, temperature=0.1, bank_size=bank_size)
     assert not evidence.begun
     evidence.begin(network(1), faces(), LABEL, torch.tensor([0.3, 0.2, 0.5]))
     return evidence
 
 
-def test_begins_with_a_frozen_copy_and_what_it_makes_of_the_labeled_faces():
+def test_begins_with_a_frozen_copy_and_the_labeled_faces_as_it_encodes_them():
     evidence, frozen = begun(), network(1).eval()
     assert evidence.begun
     with torch.no_grad():
@@ -69,19 +71,19 @@ def test_a_small_bank_keeps_the_proportions_of_the_classes():
     assert begun(bank_size=3).bank.label.argmax(-1).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("omega", [0.0, 0.25, 1.0])
-def test_models_are_weighed_and_images_asked_view_by_view(omega):
-    evidence, frozen, now = begun(omega), network(1).eval(), network(2).eval()
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_evidence_of_models_and_images_is_averaged_over_the_views(share):
+    evidence, frozen, now = begun(share), network(1).eval(), network(2).eval()
     weak = images(2, 5, seed=3)
     with torch.no_grad():
         p_mod, p_img, valence_arousal = evidence(weak, now)
-        models, looks = torch.zeros(5, 3), torch.zeros(5, 3)
+        models, neighbors = torch.zeros(5, 3), torch.zeros(5, 3)
         for view in weak:
             models += (
-                omega * frozen(view).logits.softmax(-1) + (1 - omega) * now(view).logits.softmax(-1)
+                share * frozen(view).logits.softmax(-1) + (1 - share) * now(view).logits.softmax(-1)
             ) / 2
             rows = activation_matrix(frozen(view).maps)
-            looks += image_evidence(rows, evidence.bank.rows, evidence.bank.label, 2, 0.1) / 2
+            neighbors += image_evidence(rows, evidence.bank.rows, evidence.bank.label, 2, 0.1) / 2
     torch.testing.assert_close(p_mod, models)
-    torch.testing.assert_close(p_img, looks)
+    torch.testing.assert_close(p_img, neighbors)
     assert valence_arousal.shape == (5, 0)

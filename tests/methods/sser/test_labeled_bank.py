@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from fer_lightning.data.batch import Evaluated, Target
+from fer_lightning.methods.sser import labeled_bank
 from fer_lightning.methods.sser.labeled_bank import LabeledBank
-from fer_lightning.models import labeled_bank
 
 IMAGES = torch.rand(11, 3, 4, 4)
 LABEL = torch.eye(7)[torch.arange(11) % 7]
@@ -17,7 +17,9 @@ def encode(images):
 def batch(positions):
     index = torch.tensor(positions)
     label = torch.where((index >= 0)[:, None], LABEL[index], torch.nan)
-    return Evaluated(IMAGES[index], Target(label, torch.zeros(len(index), 2)), index)
+    return Evaluated(
+        IMAGES[index], Target(label, torch.zeros(len(index), 2)), index, torch.full_like(index, -1)
+    )
 
 
 def filled(batches, chosen=EVERY):
