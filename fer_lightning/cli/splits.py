@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_lightning.data.datasets.base import DataError, FaceDataset
-from fer_lightning.data.splits import NO_EMOTION, PARTS, Split, SplitRequest, make_split, verify_split
+from fer_lightning.data.split_checks import verify_split
+from fer_lightning.data.splits import NO_EMOTION, PARTS, Split, SplitRequest, make_split
 
 
 def make(dataset: FaceDataset, output: Path, image_size: int = 48, **request: Any) -> None:

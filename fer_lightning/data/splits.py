@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b, sha256
-from itertools import combinations
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from fer_lightning.data.datasets.base import ArrayImages, DataError, Faces, require
 from fer_lightning.emotions import BASIC_7, canonical
+from fer_lightning.ranges import NonNegativeInt, OpenShare, PositiveInt, check_ranges
 
 Allocation = Literal["balanced", "proportional", "ada_cm"]
 Validation = Literal["official", "carved", "none"]
@@ -39,11 +39,11 @@ _MAKE = "`fer-lightning splits make`"
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What is asked of a split. Without a budget every label of the training partition is used: the ceiling.
+    """The options of a split: the budget of labels, and what to validate on.
 
-    A budget counts faces by their most likely emotion. Faces with a label of valence and arousal alone are
-    labeled under the ceiling and unlabeled under a budget, unless the data set has no emotions at all: then
-    they are what ``labels_total`` counts.
+    Without a budget every label of the training partition is used: fully supervised. A budget counts faces by
+    their most likely emotion. Faces with a label of valence and arousal alone are labeled without a budget
+    and unlabeled under one, unless the data set has no emotions at all: then ``labels_total`` counts them.
 
     Args:
         labels_per_class: labels of each emotion: one number, or one for every emotion by name.
@@ -55,45 +55,49 @@ class SplitRequest:
         val: ``official``: the val partition of the data set; ``carved``: out of the labeled budget, so that
             validating costs labels; ``none``. A split that uses no official val faces leaves them out.
         val_fraction: share of each emotion's labels that ``carved`` takes, rounded down.
-        unlabeled_includes_labeled: whether the labeled faces are in the unlabeled pool too.
+        unlabeled_includes_labeled: whether the labeled faces are among the unlabeled ones too.
         drop_test_duplicates: before labels are drawn, leave out training faces with the very pixels of a val
             or test face. With ``carved``, one of each set of identical training faces is kept.
 
     Raises:
-        DataError: if the options contradict each other or are out of range.
+        InputError: for an option out of its range.
+        DataError: if the options contradict each other.
         UnknownEmotion: if ``labels_per_class`` names none.
     """
 
-    labels_per_class: int | dict[str, int] | None = None
-    labels_total: int | None = None
+    labels_per_class: PositiveInt | dict[str, NonNegativeInt] | None = None
+    labels_total: PositiveInt | None = None
     allocation: Allocation = "balanced"
-    seed: int = 0
+    seed: NonNegativeInt = 0
     val: Validation = "official"
-    val_fraction: float = 0.2
+    val_fraction: OpenShare = 0.2
     unlabeled_includes_labeled: bool = False
     drop_test_duplicates: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictions, and call every emotion by its one name."""
+        check_ranges(type(self), vars(self), "data")
         if self.labels_per_class is not None and self.labels_total is not None:
-            raise DataError("give labels_per_class or labels_total, not both")
+            raise DataError("give labels_per_class or labels_total, not both", option="data.labels_total")
         if self.labels_total is None and self.allocation != "balanced":
             raise DataError(
-                f"allocation={self.allocation} says how labels_total is spread: give labels_total"
+                f"allocation is {self.allocation}, which spreads labels_total: give labels_total",
+                option="data.labels_total",
             )
-        if not 0 < self.val_fraction < 1:
-            raise DataError(f"val_fraction is {self.val_fraction}; it must lie between 0 and 1")
-        per_class = self.labels_per_class
-        if isinstance(per_class, dict):
-            named = {canonical(emotion): labels for emotion, labels in per_class.items()}
-            if len(named) < len(per_class):
-                raise DataError(f"labels_per_class names an emotion twice: {', '.join(per_class)}")
-            if min(named.values(), default=0) < 0:
-                raise DataError(f"labels_per_class asks for fewer than 0 labels: {named}")
+        if isinstance(self.labels_per_class, dict):
+            named = {canonical(emotion): labels for emotion, labels in self.labels_per_class.items()}
+            if len(named) < len(self.labels_per_class):
+                raise DataError(
+                    f"labels_per_class names an emotion twice: {', '.join(self.labels_per_class)}",
+                    option="data.labels_per_class",
+                )
+            if min(named.values(), default=0) < 0 or not sum(named.values()):
+                raise DataError(
+                    f"labels_per_class is {named}; it must be at least 0 for each emotion and 1 in all; "
+                    "leave it out to use every label",
+                    option="data.labels_per_class",
+                )
             object.__setattr__(self, "labels_per_class", named)
-            per_class = sum(named.values())
-        if min(n for n in (per_class, self.labels_total, 1) if n is not None) < 1:
-            raise DataError("a budget is at least one label; leave the budget out to use every label")
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Split:
     """Hash of everything above, in hexadecimal."""
 
     def digest(self) -> str:
-        """Return the hash of the content as it is now; not ``sha256`` if somebody edited the manifest."""
+        """Return the hash of the content as it is now; differs from ``sha256`` if the manifest was edited."""
         content = self._content()
         del content["sha256"]
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -134,7 +138,7 @@ class Split:
         """Read a manifest.
 
         Raises:
-            DataError: if the file is missing or is no manifest. Whether it was edited is for ``rows`` to say.
+            DataError: if the file is missing or is no manifest; ``rows`` checks whether it was edited.
         """
         text = require(path, "a split manifest").read_bytes()
         try:
@@ -153,8 +157,8 @@ class Split:
         Raises:
             DataError: if the manifest was edited, is of another data set, or names faces this one lacks.
         """
-        rows = _find(self, faces)
-        for problem in _mismatches(self, faces) or _missing(self, rows):
+        rows = find_rows(self, faces)
+        for problem in mismatches(self, faces) or missing_faces(self, rows):
             raise DataError(problem)
         return rows
 
@@ -162,66 +166,45 @@ class Split:
         return vars(self) | {"request": vars(self.request)}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What ``verify_split`` says. An error makes the split unfit for use, a warning is to be weighed."""
-
-    severity: Literal["error", "warning"]
-    message: str
-
-
 def make_split(faces: Faces, request: SplitRequest) -> Split:
     """Choose the faces of every part.
 
-    Training faces that are not drawn, and those of partition ``unlabeled``, make the unlabeled pool. ``val``
+    Training faces that are not drawn, and those of partition ``unlabeled``, are the unlabeled ones. ``val``
     and ``test`` hold the labeled faces of these partitions: on others nothing can be measured.
 
     Raises:
-        DataError: if the faces cannot give what is asked for; the message says which, and how many there are.
+        DataError: if the faces do not suffice; the message names the emotion, and how many there are.
     """
     if not request.drop_test_duplicates:
-        return _draw(faces, request, np.arange(len(faces)))
-    identity, unreadable = _identify(faces)
+        return draw_split(faces, request, np.arange(len(faces)))
+    identity, unreadable = identify(faces)
     if unreadable:
         raise DataError(
             f"{len(unreadable):,} images cannot be read, such as: {next(iter(unreadable.values()))}"
         )
-    return _draw(faces, request, identity)
+    return draw_split(faces, request, identity)
 
 
-def verify_split(split: Split, faces: Faces) -> list[Finding]:
-    """Hold a split against the faces; reads every image once.
+def draw_split(faces: Faces, request: SplitRequest, identity: Rows) -> Split:
+    """Choose the faces of every part.
 
-    Errors: a manifest that was edited or is of another data set, parts that overlap, faces that are gone or
-    cannot be read, and other faces or numbers than the request gives. Warnings: val or test images, or
-    subjects, that are in training too; identical training images under different labels; emotions that are
-    labeled but not in val or test.
+    Args:
+        faces: to choose from.
+        request: the budget and the rest.
+        identity: (N,) of ``identify``; read only where duplicates are dropped.
+
+    Raises:
+        DataError: if the faces do not suffice.
     """
-    errors = _mismatches(split, faces)
-    if split.dataset != faces.dataset:
-        return [Finding("error", errors[0])]
-    rows = _find(split, faces)
-    identity, unreadable = _identify(faces)
-    errors += _missing(split, rows) + _unreadable(faces, rows, unreadable) + _overlaps(split)
-    rows = {part: found[found >= 0] for part, found in rows.items()}
-    errors += _deviations(split, faces, rows, identity)
-    warnings = _copies(rows, identity) + _contradictions(faces, rows, identity)
-    warnings += _shared_subjects(faces, rows) + _absent_emotions(faces, rows)
-    return [Finding("error", error) for error in errors] + [
-        Finding("warning", warning) for warning in warnings
-    ]
-
-
-def _draw(faces: Faces, request: SplitRequest, identity: Rows) -> Split:
-    """Make a split. ``identity``, as ``_identify`` returns it, is looked at only to drop duplicates."""
     known = (faces.label >= 0) | ~np.isnan(faces.valence_arousal).any(1)
     val, test = (np.flatnonzero(known & (faces.partition == part)) for part in ("val", "test"))
     if request.val != "official":
         val = val[:0]
     elif not len(val):
         raise DataError(
-            f"{faces.dataset} has no val partition with labels: ask for val=carved, which takes part of the "
-            "labeled budget, or for val=none"
+            f"{faces.dataset} has no val partition with labels: set val to carved, which takes part of the "
+            "labeled budget, or to none",
+            option="data.val",
         )
     training = (faces.partition == "train") | (faces.partition == "unlabeled")
     labeled_in_data = known & (faces.partition == "train")
@@ -232,7 +215,7 @@ def _draw(faces: Faces, request: SplitRequest, identity: Rows) -> Split:
     ranked = _ranked(faces, np.flatnonzero(training & labeled_in_data), request.seed)
     if not len(ranked):
         raise DataError(f"{faces.dataset} has no labeled training faces")
-    budget = _budget(faces, request, _count(faces, ranked))
+    budget = _budget(faces, request, count_emotions(faces, ranked))
 
     chosen, carved = [], []
     for label, emotion in [*enumerate(faces.taxonomy.emotions), (-1, NO_EMOTION)]:
@@ -243,15 +226,16 @@ def _draw(faces: Faces, request: SplitRequest, identity: Rows) -> Split:
     labeled, val = np.concatenate(chosen), np.concatenate([val, *carved])
     if request.val == "carved" and not len(val):
         raise DataError(
-            f"val=carved takes {request.val_fraction} of each of {budget}, rounded down, which is nothing: "
-            "ask for more labels, a larger val_fraction, or val=none"
+            f"val is carved, but {request.val_fraction} of each of {budget}, rounded down, is nothing: ask "
+            "for more labels or a larger val_fraction, or set val to none",
+            option="data.val_fraction",
         )
     training[val] = False
     training[labeled] &= request.unlabeled_includes_labeled
 
     rows = dict(zip(PARTS, (labeled, np.flatnonzero(training), val, test), strict=True))
     names = {part: tuple(sorted(faces.names[found].tolist())) for part, found in rows.items()}
-    counts = {part: _count(faces, found) for part, found in rows.items()}
+    counts = {part: count_emotions(faces, found) for part, found in rows.items()}
     split = Split(faces.dataset, faces.taxonomy.emotions, request, counts=counts, sha256="", **names)
     return replace(split, sha256=split.digest())
 
@@ -285,7 +269,10 @@ def _budget(faces: Faces, request: SplitRequest, available: Mapping[str, int]) -
     if request.labels_per_class is None and request.labels_total is None:
         return available
     if not emotions and request.labels_total is None:
-        raise DataError(f"{faces.dataset} has no emotions to count labels_per_class by: give labels_total")
+        raise DataError(
+            f"{faces.dataset} has no emotions to count labels_per_class by: give labels_total",
+            option="data.labels_total",
+        )
     if not emotions:
         budget = {NO_EMOTION: request.labels_total or 0}
     elif request.labels_total is not None:
@@ -296,7 +283,8 @@ def _budget(faces: Faces, request: SplitRequest, available: Mapping[str, int]) -
         if set(budget) != set(emotions):
             raise DataError(
                 f"labels_per_class names {', '.join(budget)}, but {faces.dataset} has {', '.join(emotions)}: "
-                "name each of these, with 0 for one that gets no label"
+                "name each of these, with 0 for one that gets no label",
+                option="data.labels_per_class",
             )
     else:
         budget = dict.fromkeys(emotions, request.labels_per_class or 0)
@@ -306,7 +294,11 @@ def _budget(faces: Faces, request: SplitRequest, available: Mapping[str, int]) -
         if asked > available[emotion]
     ]
     if lacking:
-        raise DataError(f"{faces.dataset}: the budget asks training for {'; '.join(lacking)}: ask for fewer")
+        option = "data.labels_total" if request.labels_per_class is None else "data.labels_per_class"
+        raise DataError(
+            f"{faces.dataset}: the budget asks for {'; '.join(lacking)} in training: ask for fewer",
+            option=option,
+        )
     return budget
 
 
@@ -328,23 +320,26 @@ def _ada_cm(total: int, available: Mapping[str, int]) -> dict[str, int]:
     if set(available) != set(BASIC_7.emotions):
         needed, given = ", ".join(BASIC_7.emotions), ", ".join(available)
         raise DataError(
-            f"allocation=ada_cm is for {needed}; the data set has {given}: choose another allocation"
+            f"allocation ada_cm is for {needed}; the data set has {given}: choose another allocation",
+            option="data.allocation",
         )
     if total not in ADA_CM_LABELS:
         budgets = ", ".join(map(str, ADA_CM_LABELS))
-        raise DataError(f"allocation=ada_cm has no labels_total={total}; it has {budgets}")
+        raise DataError(
+            f"allocation ada_cm has no labels_total of {total}; it has {budgets}", option="data.labels_total"
+        )
     fear, other = ADA_CM_LABELS[total]
     return {emotion: fear if emotion == "fear" else other for emotion in available}
 
 
-def _count(faces: Faces, rows: Rows) -> dict[str, int]:
+def count_emotions(faces: Faces, rows: Rows) -> dict[str, int]:
     """Count faces per emotion."""
     classes = (*faces.taxonomy.emotions, NO_EMOTION)
     counts = np.bincount(faces.label[rows] % len(classes), minlength=len(classes))  # -1 becomes the last
     return dict(zip(classes, counts.tolist(), strict=True))
 
 
-def _find(split: Split, faces: Faces) -> dict[str, Rows]:
+def find_rows(split: Split, faces: Faces) -> dict[str, Rows]:
     """Look up the names of every part; -1 stands for a face the data set lacks."""
     parts = [getattr(split, part) for part in PARTS]
     wanted = np.array([name for part in parts for name in part], np.str_)
@@ -354,7 +349,7 @@ def _find(split: Split, faces: Faces) -> dict[str, Rows]:
     return dict(zip(PARTS, np.split(rows, np.cumsum([len(part) for part in parts[:-1]])), strict=True))
 
 
-def _identify(faces: Faces) -> tuple[Rows, dict[int, str]]:
+def identify(faces: Faces) -> tuple[Rows, dict[int, str]]:
     """Return (N,) int64, equal for rows of identical pixels, and row -> why its image cannot be read."""
     images, unreadable = faces.images, {}
     # As they are stored, where they are in memory: a third of the bytes if they are gray.
@@ -373,8 +368,8 @@ def _identify(faces: Faces) -> tuple[Rows, dict[int, str]]:
     return np.unique(keys, return_inverse=True)[1].astype(np.int64), dict(sorted(unreadable.items()))
 
 
-def _mismatches(split: Split, faces: Faces) -> list[str]:
-    """Say why the manifest does not speak of these faces at all."""
+def mismatches(split: Split, faces: Faces) -> list[str]:
+    """Return why the manifest is not one of these faces: another data set, other emotions, or edited."""
     problems = []
     if split.dataset != faces.dataset:
         problems.append(
@@ -389,118 +384,17 @@ def _mismatches(split: Split, faces: Faces) -> list[str]:
         )
     if (digest := split.digest()) != split.sha256:
         problems.append(
-            f"the split of {split.dataset!r} was edited after it was made: it says its sha256 is "
-            f"{split.sha256:.12}..., and it is {digest:.12}...: make it again with {_MAKE}"
+            f"the split of {split.dataset!r} was edited after it was made: its sha256 is given "
+            f"as {split.sha256:.12}..., and it is {digest:.12}...: make it again with {_MAKE}"
         )
     return problems
 
 
-def _missing(split: Split, rows: Mapping[str, Rows]) -> list[str]:
+def missing_faces(split: Split, rows: Mapping[str, Rows]) -> list[str]:
+    """Return which parts name faces that the data set lacks, by rows of ``find_rows``."""
     return [
         f"{part}: {len(gone):,} of {len(rows[part]):,} faces are not in the dataset {split.dataset!r}, such "
         f"as {getattr(split, part)[gone[0]]!r}: complete the data, or make the split again with {_MAKE}"
         for part in PARTS
         if len(gone := np.flatnonzero(rows[part] < 0))
     ]
-
-
-def _unreadable(faces: Faces, rows: Mapping[str, Rows], reasons: Mapping[int, str]) -> list[str]:
-    return [
-        f"{part}: {len(lost):,} images cannot be read, such as {faces.names[lost[0]]}: {reasons[lost[0]]}"
-        for part in PARTS
-        if (lost := [row for row in rows[part].tolist() if row in reasons])
-    ]
-
-
-def _overlaps(split: Split) -> list[str]:
-    names = {part: set(getattr(split, part)) for part in PARTS}
-    problems = [
-        f"{part}: {repeated:,} names are there more than once"
-        for part in PARTS
-        if (repeated := len(getattr(split, part)) - len(names[part]))
-    ]
-    allowed = {("labeled", "unlabeled")} if split.request.unlabeled_includes_labeled else set()
-    return problems + [
-        f"{len(shared):,} faces are in {one} and in {other}, such as {min(shared)!r}"
-        for one, other in combinations(PARTS, 2)
-        if (shared := names[one] & names[other]) and (one, other) not in allowed
-    ]
-
-
-def _deviations(split: Split, faces: Faces, rows: Mapping[str, Rows], identity: Rows) -> list[str]:
-    """Hold the manifest against its own counts, and against what its request gives on these faces."""
-    problems = [
-        f"{part}: the manifest counts {split.counts.get(part)}, its faces are {counts}"
-        for part in PARTS
-        if split.counts.get(part) != (counts := _count(faces, rows[part]))
-    ]
-    try:
-        expected = _draw(faces, split.request, identity)
-    except DataError as error:
-        return [*problems, f"the request cannot be met: {error}"]
-    for part in PARTS:
-        held, due = set(getattr(split, part)), set(getattr(expected, part))
-        differences = [
-            f"{len(names):,} {what} (such as {min(names)!r})"
-            for names, what in ((held - due, "not due"), (due - held, "lacking"))
-            if names
-        ]
-        if differences:
-            problems.append(
-                f"{part}: {len(held):,} faces, where the request gives {len(due):,}: {'; '.join(differences)}"
-            )
-    return problems
-
-
-def _copies(rows: Mapping[str, Rows], identity: Rows) -> list[str]:
-    """Count val and test images that are training images too."""
-    found = []
-    for part in ("val", "test"):
-        of_labeled, of_unlabeled = (
-            np.isin(identity[rows[part]], identity[rows[pool]]) for pool in ("labeled", "unlabeled")
-        )
-        if copies := int((of_labeled | of_unlabeled).sum()):
-            found.append(
-                f"{copies:,} of {len(rows[part]):,} {part} images are byte-identical to a training image "
-                f"({of_labeled.sum():,} to a labeled one); drop_test_duplicates leaves those out of training"
-            )
-    return found
-
-
-def _contradictions(faces: Faces, rows: Mapping[str, Rows], identity: Rows) -> list[str]:
-    """Count identical training images under different labels."""
-    training = _training(rows)
-    training = training[faces.label[training] >= 0]
-    pairs = np.unique(np.stack([identity[training], faces.label[training]]), axis=1)
-    images, labels = np.unique(pairs[0], return_counts=True)
-    copies = np.isin(identity[training], images[labels > 1]).sum()
-    if not copies:
-        return []
-    return [
-        f"{(labels > 1).sum():,} training images have identical copies under another label, {copies:,} in all"
-    ]
-
-
-def _shared_subjects(faces: Faces, rows: Mapping[str, Rows]) -> list[str]:
-    training, *evaluated = (
-        set(faces.subject[found].tolist()) - {""} for found in (_training(rows), rows["val"], rows["test"])
-    )
-    return [
-        f"{len(shared):,} of {len(subjects):,} subjects in {part} are in training too ({min(shared)!r})"
-        for part, subjects in zip(("val", "test"), evaluated, strict=True)
-        if (shared := subjects & training)
-    ]
-
-
-def _absent_emotions(faces: Faces, rows: Mapping[str, Rows]) -> list[str]:
-    labeled, *evaluated = (_count(faces, rows[part]) for part in ("labeled", "val", "test"))
-    return [
-        f"{part} has no {emotion}, which is labeled"
-        for part, counts in zip(("val", "test"), evaluated, strict=True)
-        for emotion in faces.taxonomy.emotions
-        if labeled[emotion] and not counts[emotion] and any(counts.values())
-    ]
-
-
-def _training(rows: Mapping[str, Rows]) -> Rows:
-    return np.union1d(rows["labeled"], rows["unlabeled"])

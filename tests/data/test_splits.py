@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 
 from fer_lightning.data.datasets.base import ArrayImages, DataError, Faces, one_hot
-from fer_lightning.data.splits import (
-    ADA_CM_LABELS,
-    NO_EMOTION,
-    PARTS,
-    Split,
-    SplitRequest,
-    make_split,
-    verify_split,
-)
+from fer_lightning.data.split_checks import verify_split
+from fer_lightning.data.splits import ADA_CM_LABELS, NO_EMOTION, PARTS, Split, SplitRequest, make_split
 from fer_lightning.emotions import BASIC_7, RAF_DB, Taxonomy, UnknownEmotion
+from fer_lightning.errors import InputError
 
 THREE = Taxonomy("three", ("fear", "anger", "neutral"))
 GOLDEN_SHA256 = "71c8d6d296a2cccbdc7a4684b1aac1027e161726d09081e6130bde75be0d4725"
@@ -279,7 +273,7 @@ def test_faces_with_valence_and_arousal_alone_are_counted_in_total():
         make_split(valence_faces(), SplitRequest(labels_total=10, val="none"))
 
 
-def test_a_face_without_an_emotion_is_labeled_under_the_ceiling_only():
+def test_a_face_without_an_emotion_is_labeled_without_a_budget_only():
     valence_arousal = np.zeros((4, 2), np.float32)
     faces = faces_of([0, 1, 2, -1], THREE, valence_arousal=valence_arousal)
     assert make_split(faces, SplitRequest(val="none")).counts["labeled"][NO_EMOTION] == 1
@@ -290,21 +284,23 @@ def test_a_face_without_an_emotion_is_labeled_under_the_ceiling_only():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "option"),
     [
-        ({"labels_per_class": 3, "labels_total": 9}, "not both"),
-        ({"labels_per_class": 0}, "at least one label"),
-        ({"labels_total": -1}, "at least one label"),
-        ({"labels_per_class": {"fear": 0, "anger": 0, "neutral": 0}}, "at least one label"),
-        ({"labels_per_class": {"fear": 3, "anger": -1, "neutral": 0}}, "fewer than 0"),
-        ({"labels_per_class": {"fear": 3, "scared": 1}}, "an emotion twice"),
-        ({"labels_per_class": 3, "allocation": "ada_cm"}, "give labels_total"),
-        ({"val": "carved", "val_fraction": 1.0}, "between 0 and 1"),
+        ({"labels_per_class": 3, "labels_total": 9}, "not both", "labels_total"),
+        ({"labels_per_class": 0}, "labels_per_class is 0", "labels_per_class"),
+        ({"labels_total": -1}, "labels_total is -1", "labels_total"),
+        ({"labels_per_class": {"fear": 0, "anger": 0, "neutral": 0}}, "and 1 in all", "labels_per_class"),
+        ({"labels_per_class": {"fear": 3, "anger": -1, "neutral": 0}}, "at least 0", "labels_per_class"),
+        ({"labels_per_class": {"fear": 3, "scared": 1}}, "an emotion twice", "labels_per_class"),
+        ({"labels_per_class": 3, "allocation": "ada_cm"}, "give labels_total", "labels_total"),
+        ({"val": "carved", "val_fraction": 1.0}, "val_fraction is 1.0", "val_fraction"),
+        ({"seed": -1}, "seed is -1", "seed"),
     ],
 )
-def test_contradictory_options_are_refused(options, message):
-    with pytest.raises(DataError, match=message):
+def test_contradictory_options_are_refused(options, message, option):
+    with pytest.raises(InputError, match=message) as raised:
         SplitRequest(**options)
+    assert raised.value.option == f"data.{option}"
 
 
 def test_an_unknown_emotion_in_a_budget_is_refused():
@@ -327,7 +323,7 @@ def test_an_unknown_emotion_in_a_budget_is_refused():
             SplitRequest(labels_total=100, allocation="ada_cm"),
             r"ada_cm is for anger, disgust.* the data set has fear, anger, neutral",
         ),
-        (SplitRequest(labels_per_class=3, val="carved"), "which is nothing"),
+        (SplitRequest(labels_per_class=3, val="carved"), "rounded down, is nothing"),
     ],
 )
 def test_what_the_faces_cannot_give_is_refused(request_, message):
@@ -336,7 +332,7 @@ def test_what_the_faces_cannot_give_is_refused(request_, message):
 
 
 def test_a_budget_outside_the_table_of_ada_cm_is_refused():
-    with pytest.raises(DataError, match="no labels_total=70; it has 100, 400, 1000, 2000, 4000"):
+    with pytest.raises(DataError, match="no labels_total of 70; it has 100, 400, 1000, 2000, 4000"):
         make_split(
             faces_of(np.arange(700) % 7), SplitRequest(labels_total=70, allocation="ada_cm", val="none")
         )
@@ -344,7 +340,7 @@ def test_a_budget_outside_the_table_of_ada_cm_is_refused():
 
 def test_missing_val_faces_and_missing_labels_are_named():
     faces = faces_of([0, 1, 2], THREE)
-    with pytest.raises(DataError, match=r"many has no val partition .* val=carved.* val=none"):
+    with pytest.raises(DataError, match=r"many has no val partition .* set val to carved.* or to none"):
         make_split(faces, SplitRequest())
     with pytest.raises(DataError, match="many has no labeled training faces"):
         make_split(faces_of([-1, -1], THREE), SplitRequest(val="none"))
