@@ -25,7 +25,9 @@ def self_adaptive_fairness(logits: Tensor, weight: Tensor, p: Tensor, h: Tensor)
     named = torch.nn.functional.one_hot(answer.argmax(-1), answer.shape[-1]).to(answer.dtype)
     accepted = weight.sum()
     faces = accepted.clamp(min=1)
-    p_bar, h_bar = weight @ answer / faces, weight @ named / faces
+    each = weight.to(answer.dtype)[:, None]
+    # A product and a sum, not a matrix product: autocast would compute that in half precision.
+    p_bar, h_bar = (each * answer).sum(0) / faces, (each * named).sum(0) / faces
     loss = (_share(p, h) * (_share(p_bar, h_bar) + 1e-12).log()).sum()
     return torch.where(accepted > 0, loss, 0.0)
 

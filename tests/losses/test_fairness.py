@@ -85,3 +85,12 @@ def test_half_precision_is_computed_in_float32(dtype):
     loss = self_adaptive_fairness(logits, torch.ones(4), *RUNNING)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, self_adaptive_fairness(logits.float(), torch.ones(4), *RUNNING))
+
+
+def test_float32_under_autocast():
+    logits = torch.tensor([[2.01, 0.3, -0.7], [0.11, 1.37, 0.2], [0.4, 0.9, 1.03]])
+    expected = self_adaptive_fairness(logits, torch.ones(3), *RUNNING)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = self_adaptive_fairness(logits, torch.ones(3), *RUNNING)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
