@@ -1,4 +1,8 @@
-"""Complementary labels: the emotions a face is believed not to show."""
+"""Complementary labels: the emotions that a face is taken not to show.
+
+The nearest published relatives of selective negative learning for expressions are LION (IJCAI 2023) and LEAF
+(arXiv 2404.15041).
+"""
 
 import torch
 from torch import Tensor
@@ -32,6 +36,26 @@ def outside_top(q: Tensor, k: int | Tensor) -> Tensor:
     """
     place: Tensor = q.argsort(descending=True, dim=-1, stable=True).argsort(-1)
     return (place >= k) & ~_top(q)
+
+
+def outside_mass(q: Tensor, mass: float = 0.9, most: int = 3) -> Tensor:
+    """Return the emotions outside the fewest whose probabilities together reach ``mass``, at most ``most``.
+
+    The ambiguous labels of LEAF (arXiv 2404.15041), read the other way round: the fewest emotions whose
+    probabilities reach 0.90, at most 3, are kept as candidates, and the others are complementary.
+
+    Args:
+        q: (B, C) probabilities.
+        mass: in (0, 1], reached at equality.
+        most: kept emotions, at most; at least 1.
+
+    Returns:
+        (B, C) bool; never the most likely emotion.
+    """
+    p, order = q.sort(descending=True, dim=-1, stable=True)
+    # An emotion is kept if the more likely ones do not reach the mass without it.
+    kept = (p.cumsum(-1) - p < mass) & (torch.arange(q.shape[-1], device=q.device) < most)
+    return torch.zeros_like(kept).scatter(-1, order, ~kept)
 
 
 def places(p: Tensor, label: Tensor) -> Tensor:
