@@ -1,6 +1,5 @@
 """Checkpoint files: written whole or not at all, and read without running code."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer_lightning.errors import CheckpointError
-from fer_lightning.outputs.files import ADVICE, NotWritten, free_space
+from fer_lightning.outputs.files import ADVICE, NotWritten, free_space, write_atomically
 
 
 class CheckpointNotSaved(NotWritten):
@@ -34,35 +33,22 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError("a checkpoint is a local file here: there are no storage_options")
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.new")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with write_atomically(path, "wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())  # a full disk may show only now
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:
-            cause = error if isinstance(error, OSError) else error.__context__  # torch wraps a failed write
+        except (NotWritten, RuntimeError) as error:
+            cause = error.__cause__ or error.__context__  # torch wraps a failed write in an error of its own
             if not isinstance(cause, OSError):
                 raise
             raise CheckpointNotSaved(
                 f"cannot write the checkpoint {path}: {cause.strerror or cause}; {free_space(path)}. "
                 f"{_advice(path)}"
             ) from error
-        finally:
-            _remove(temporary)
-
-
-def _remove(temporary: Path) -> None:
-    """Give back the space of an incomplete file; if even that fails, the error on its way says enough."""
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
 
 
 def _advice(path: Path) -> str:
     if path.exists():
-        return f"The one that was there is intact. {ADVICE} go on from it with --ckpt_path {path}"
+        return f"The one that was there is intact. {ADVICE} go on from it (ckpt_path)"
     return f"There was none before it. {ADVICE} start again"
 
 
@@ -83,6 +69,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not isinstance(content, dict) or "method" not in content or "state_dict" not in content:
         raise CheckpointError(
-            f"{path} is no checkpoint of this package; start from bare weights by --model.weights"
+            f"{path} is no checkpoint of this package; bare weights are for a method's parameter weights"
         )
     return content

@@ -2,17 +2,16 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fer_lightning.outputs.files import writing
+from fer_lightning.outputs.files import write_atomically, writing
 
 Row = Mapping[str, object]
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a file; of one that does not exist, none.
+    """Read the rows of a file; one that does not exist has none.
 
     A last line without its end was cut off by a kill or a full disk, and does not count.
     """
@@ -35,14 +34,10 @@ def write_csv(file: Path, rows: Iterable[Row], columns: Iterable[str] = ()) -> N
     """
     rows = list(rows)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
-    temporary = file.with_name(f".{file.name}.new")
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
-        os.replace(temporary, file)
+    with write_atomically(file) as lines:
+        writer = csv.DictWriter(lines, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
 
 
 def append_csv(file: Path, row: Row, columns: Iterable[str]) -> None:

@@ -1,9 +1,11 @@
-"""Files that are written whole or not at all, and clear words where they cannot be."""
+"""Files that are written whole or not at all, with an error that names the file where that fails."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Literal
 
 from fer_lightning.errors import InputError
 
@@ -16,7 +18,7 @@ class NotWritten(InputError):
 
 @contextlib.contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """Say of which file an operating system's error speaks, and what to do.
+    """Turn an error of the operating system into one that names the file and what to do.
 
     Raises:
         NotWritten: if writing the file fails.
@@ -26,8 +28,38 @@ def writing(file: Path) -> Iterator[None]:
     except OSError as error:
         raise NotWritten(
             f"cannot write {file}: {error.strerror or error}; {free_space(file)}. {ADVICE} go on from the "
-            "last checkpoint with --ckpt_path"
+            "last checkpoint (ckpt_path)"
         ) from error
+
+
+@contextlib.contextmanager
+def write_atomically(file: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Open a new file that takes the place of ``file`` once it is complete.
+
+    Neither a reader nor a kill in the middle meets half of it; where writing fails, the old file stays as it
+    was, and nothing else is left. The new one is collected beside its place: from a temporary folder it would
+    be copied to another disk, which can fill up in the middle.
+
+    Args:
+        file: its folder is made if need be.
+        mode: ``w`` for UTF-8 text with line ends as written, ``wb`` for bytes.
+
+    Raises:
+        NotWritten: if writing fails.
+    """
+    new = file.with_name(f".{file.name}.new")
+    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with new.open(mode, **text) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())  # a full disk may show only now
+            os.replace(new, file)
+        finally:
+            with contextlib.suppress(OSError):  # the error on its way says enough
+                new.unlink(missing_ok=True)
 
 
 def free_space(path: Path) -> str:

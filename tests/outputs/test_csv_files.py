@@ -41,5 +41,5 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full: /dev/full")
 def test_a_full_disk_is_named():
-    with pytest.raises(NotWritten, match=r"cannot write /dev/full: No space left on device; .* --ckpt_path"):
+    with pytest.raises(NotWritten, match=r"cannot write /dev/full: No space left on device; .*ckpt_path"):
         append_csv(Path("/dev/full"), {"step": 1}, ["step"])

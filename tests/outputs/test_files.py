@@ -6,10 +6,47 @@ import pytest
 import torch
 from full_run import full_fit
 
-from fer_lightning.callbacks import CheckpointNotSaved, SafeCheckpointIO
 from fer_lightning.errors import InputError
+from fer_lightning.outputs.checkpoint_files import CheckpointNotSaved, SafeCheckpointIO
+from fer_lightning.outputs.files import NotWritten, write_atomically
 
 CONTENT = {"weights": torch.arange(100_000)}
+
+
+def test_a_file_is_replaced_whole_and_its_folder_made(tmp_path):
+    file = tmp_path / "new" / "note.txt"
+    for text in ("first\n", "second\r\n"):
+        with write_atomically(file) as stream:
+            stream.write(text)
+        assert file.read_bytes() == text.encode()
+    with write_atomically(file, "wb") as stream:
+        stream.write(b"\xff")
+    assert file.read_bytes() == b"\xff"
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyError("row")])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    file = tmp_path / "note.txt"
+    file.write_text("old")
+
+    def write():
+        with write_atomically(file) as stream:
+            stream.write("new")
+            assert file.read_text() == "old"
+            raise error
+
+    with pytest.raises(NotWritten if isinstance(error, OSError) else KeyError):
+        write()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_unwritable_file_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    match = r"cannot write .*file/note\.txt: .*; .* Make room or make the folder writable, then .*ckpt_path"
+    with pytest.raises(NotWritten, match=match), write_atomically(tmp_path / "file" / "note.txt"):
+        pass
 
 
 @pytest.fixture
@@ -39,7 +76,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved, monkeypatch, function):
     with pytest.raises(CheckpointNotSaved) as raised:
         SafeCheckpointIO().save_checkpoint(CONTENT, saved)
     assert isinstance(raised.value, InputError)  # the program shows its message alone
-    for part in (str(saved), "No space left on device", "MiB are free", "intact", f"--ckpt_path {saved}"):
+    for part in (str(saved), "No space left on device", "MiB are free", "intact", "ckpt_path"):
         assert part in str(raised.value)
     assert_old_one_is_intact(saved)
 
