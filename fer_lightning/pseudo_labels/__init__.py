@@ -10,7 +10,7 @@ from fer_lightning.task import Output, as_target
 
 
 class PseudoLabels(NamedTuple):
-    """Pseudo-labels of B unlabeled faces: the method learns from them, the audit compares them with the truth."""
+    """Pseudo-labels of B unlabeled faces, learned by the method and compared with the truth by the audit."""
 
     target: Target
     """Pseudo-label of each face; one-hot for a hard one."""
@@ -23,7 +23,7 @@ class PseudoLabels(NamedTuple):
     threshold: Tensor
     """(C,) float32: confidence that a pseudo-label of each emotion had to reach; NaN where there is none."""
     negative: Tensor | None = None
-    """(B, C) bool: complementary labels, the emotions a face is taken not to show; None without such labels."""
+    """(B, C) bool: complementary labels, the emotions a face is taken not to show; None for other methods."""
     outputs: tuple[Output, ...] = ()
     """Outputs on the weak views, for methods that learn or keep something from them; with gradient only if
     the method's ``gradient_through_weak_views`` is set."""
