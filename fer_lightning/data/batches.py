@@ -119,7 +119,7 @@ class EvaluationBatches(Dataset[Evaluated]):
 
 
 class Loader(DataLoader[Any]):
-    """A loader without a position of its own: its sampler asks how many batches were taken."""
+    """A loader without a state of its own: its sampler reads how many batches were taken."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: given that, Lightning does not warn that resuming is inexact."""

@@ -180,7 +180,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             if stage == "fit":
                 self._check_unlabeled()
 
-    # The facts that a method is told.
+    # The facts that a method is given.
 
     def info(self) -> DataInfo:
         """Return the facts about the data that a method is given at setup; needs ``setup``."""

@@ -1,4 +1,4 @@
-"""Wrong labels on purpose, for methods that claim to find them."""
+"""Wrong labels on purpose, to measure methods that are made to find them."""
 
 from hashlib import sha256
 

@@ -129,7 +129,7 @@ class TrainingSampler(DistributedSampler[Any]):
         unlabeled_batch_size: unlabeled faces of a global batch.
         steps: batches of an epoch.
         taken: returns how many batches of the run were taken before; read whenever an epoch starts. Without
-            it, an epoch starts where ``set_epoch`` says, which Lightning calls.
+            it, an epoch starts by the number given to ``set_epoch``, which Lightning calls.
         rank: of this process.
         world: number of processes.
 

@@ -105,7 +105,7 @@ def _copies(rows: Mapping[str, Rows], identity: Rows) -> list[str]:
     found = []
     for part in ("val", "test"):
         of_labeled, of_unlabeled = (
-            np.isin(identity[rows[part]], identity[rows[pool]]) for pool in ("labeled", "unlabeled")
+            np.isin(identity[rows[part]], identity[rows[kind]]) for kind in ("labeled", "unlabeled")
         )
         if copies := int((of_labeled | of_unlabeled).sum()):
             found.append(

@@ -289,9 +289,9 @@ def _budget(faces: Faces, request: SplitRequest, available: Mapping[str, int]) -
     else:
         budget = dict.fromkeys(emotions, request.labels_per_class or 0)
     lacking = [
-        f"{asked:,} of {emotion}, of which there are {available[emotion]:,}"
-        for emotion, asked in budget.items()
-        if asked > available[emotion]
+        f"{wanted:,} of {emotion}, of which there are {available[emotion]:,}"
+        for emotion, wanted in budget.items()
+        if wanted > available[emotion]
     ]
     if lacking:
         option = "data.labels_total" if request.labels_per_class is None else "data.labels_per_class"

@@ -66,7 +66,7 @@ class View(ABC):
             InputError: if this view does not control whether it is mirrored.
         """
         raise InputError(
-            f"{type(self).__name__} cannot be told to mirror; this method needs a WeakView as weak",
+            f"{type(self).__name__} cannot be mirrored at will; this method needs a WeakView as weak",
             option="data.weak",
         )
 
@@ -321,7 +321,7 @@ def _warp(
 ) -> Image:
     """Move each point of a square image, measured from its center, to (x . point + right, y . point + down).
 
-    What comes from outside the image is black.
+    Pixels from outside the image are black.
     """
     center = (len(image) - 1) / 2
     matrix = np.array([(*x, center * (1 - sum(x)) + right), (*y, center * (1 - sum(y)) + down)])

@@ -458,7 +458,7 @@ def test_a_weak_view_that_cannot_be_mirrored_is_refused():
         def draw(self, image, size, random):
             return image[:size, :size].copy()
 
-    with pytest.raises(InputError, match="Middle cannot be told to mirror") as raised:
+    with pytest.raises(InputError, match="Middle cannot be mirrored at will") as raised:
         batches(tiny_data(weak=Middle()), Method(Views(1, 2, 1, mirrored=True)))
     assert raised.value.option == "data.weak"
 

@@ -2,7 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
+from faces import quiet_trainer
+from lightning.pytorch.trainer.states import RunningStage
+from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
+from fer_lightning.data.batches import batch_loader
 from fer_lightning.data.samplers import BalancedStream, EndlessStream, EvaluationSampler, TrainingSampler
 from fer_lightning.errors import InputError
 
@@ -22,7 +26,7 @@ def take(stream, start, stop):
     return stream[np.arange(start, stop)].tolist()
 
 
-def test_golden_items():
+def test_golden_indices():
     # Whatever NumPy changes, a seed must go on to mean the same faces: committed results depend on it.
     assert take(EndlessStream(7, 3, 1), 0, 21) == [
         5,
@@ -51,7 +55,7 @@ def test_golden_items():
     assert take(balanced, 0, 15) == [2, 5, 4, 4, 1, 6, 4, 6, 3, 4, 5, 0, 6, 4, 1]
 
 
-def test_a_stream_is_a_pure_function_of_seed_and_position(make):
+def test_a_stream_is_a_pure_function_of_seed_and_draw(make):
     whole = take(make(), 0, 500)
     stream = make()
     for start in (480, 0, 250, 19, 20, 21, 0):  # forth and back, over the ends of permutations
@@ -60,7 +64,7 @@ def test_a_stream_is_a_pure_function_of_seed_and_position(make):
     assert make()[scattered].tolist() == [whole[p] for p in scattered]
 
 
-def test_far_positions_need_no_walk(make):
+def test_far_draws_need_no_walk(make):
     assert take(make(), 10**12, 10**12 + 5) == take(make(), 10**12 - 7, 10**12 + 5)[7:]
 
 
@@ -71,7 +75,7 @@ def test_seeds_and_streams_differ(make):
 
 
 @pytest.mark.parametrize("size", [1, 2, 20, 63])
-def test_every_run_of_size_positions_is_a_permutation(size):
+def test_every_run_of_size_draws_is_a_permutation(size):
     stream = EndlessStream(size, 0, 0)
     rounds = [take(stream, r * size, (r + 1) * size) for r in range(10)]
     assert all(sorted(items) == list(range(size)) for items in rounds)
@@ -113,8 +117,8 @@ def test_balanced_sampling_needs_a_class_for_every_face(labels):
         BalancedStream(np.array(labels, dtype=np.int64), 0, 0)
 
 
-def test_an_empty_pool():
-    with pytest.raises(InputError, match="empty pool"):
+def test_an_empty_set():
+    with pytest.raises(InputError, match="empty set of faces"):
         EndlessStream(0, 0, 0)
 
 
@@ -133,8 +137,8 @@ def test_an_epoch_reads_both_streams_from_the_start(make):
     assert len(epoch) == len(training(make)) == 6
     assert np.concatenate([keys.labeled.draw for keys in epoch]).tolist() == list(range(48))
     assert np.concatenate([keys.unlabeled.draw for keys in epoch]).tolist() == list(range(144))
-    assert np.concatenate([keys.labeled.item for keys in epoch]).tolist() == take(make(), 0, 48)
-    assert np.concatenate([keys.unlabeled.item for keys in epoch]).tolist() == take(make(stream=1), 0, 144)
+    assert np.concatenate([keys.labeled.index for keys in epoch]).tolist() == take(make(), 0, 48)
+    assert np.concatenate([keys.unlabeled.index for keys in epoch]).tolist() == take(make(stream=1), 0, 144)
 
 
 def test_a_method_without_unlabeled_faces_gets_none(make):
@@ -150,9 +154,9 @@ def test_ranks_share_the_stream_out_among_themselves(make, world):
         for name in ("labeled", "unlabeled"):
             whole = getattr(batch, name)
             parts = [getattr(rank[step], name) for rank in ranks]
-            pairs = [pair for p in parts for pair in zip(p.draw.tolist(), p.item.tolist(), strict=True)]
+            pairs = [pair for p in parts for pair in zip(p.draw.tolist(), p.index.tolist(), strict=True)]
             assert {len(p.draw) for p in parts} == {len(whole.draw) // world}
-            assert sorted(pairs) == list(zip(whole.draw.tolist(), whole.item.tolist(), strict=True))
+            assert sorted(pairs) == list(zip(whole.draw.tolist(), whole.index.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("taken", [1, 3, 5, 6, 7, 14])
@@ -175,18 +179,20 @@ def test_how_much_was_taken_is_asked_anew_each_epoch(make):
     assert first[-1].labeled.draw[-1] + 1 == second[0].labeled.draw[0] == 48
 
 
-def test_a_pool_smaller_than_a_batch_is_repeated_within_it():
+def test_a_set_smaller_than_a_batch_is_repeated_within_it():
     (batch,) = TrainingSampler(EndlessStream(3, 0, 0), None, 10, 10, 1, taken=lambda: 0)
-    assert sorted(batch.labeled.item[:9].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert batch.labeled.draw.tolist() == list(range(10))  # so that the repeats look different
+    assert sorted(batch.labeled.index[:9].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert batch.labeled.draw.tolist() == list(range(10))  # so that the repeats come in other views
 
 
 @pytest.mark.parametrize(
-    ("labeled", "unlabeled", "name"), [(9, 24, "batch_size of 9"), (8, 25, r"batch_size \* mu of 25")]
+    ("labeled", "unlabeled", "name"),
+    [(9, 24, "batch_size is 9"), (8, 25, r"batch_size \* unlabeled_ratio is 25")],
 )
 def test_a_batch_that_ranks_cannot_share(make, labeled, unlabeled, name):
-    with pytest.raises(InputError, match=f"{name} cannot be divided over 2 devices"):
+    with pytest.raises(InputError, match=f"{name}, which cannot be divided over 2 devices") as raised:
         training(make, world=2, labeled=labeled, unlabeled=unlabeled)
+    assert raised.value.option == "data.batch_size"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -208,3 +214,42 @@ def test_evaluation_covers_each_face_once(size, batch_size, world):
 
 def test_evaluation_of_nothing():
     assert list(EvaluationSampler(0, 4)) == []
+
+
+def test_an_epoch_without_a_counter_starts_by_the_number_of_the_epoch(make):
+    counted, plain = training(make, taken=12), training(make)
+    plain.taken = None
+    first = listed(plain)
+    plain.set_epoch(2)
+    assert listed(plain) == listed(counted)
+    plain.set_epoch(0)
+    assert listed(plain) == first
+    counted.set_epoch(1)  # which Lightning calls always
+    assert listed(counted) == listed(training(make, taken=12))
+
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, key):
+        return key
+
+
+SAMPLERS = [
+    TrainingSampler(EndlessStream(3, 0, 0), None, 2, 2, 4, rank=1, world=2),
+    EvaluationSampler(7, 2, rank=1, world=2),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
+def test_lightning_leaves_the_samplers_alone_and_wraps_others(sampler):
+    assert isinstance(sampler, DistributedSampler)  # its rule
+    assert (sampler.rank, sampler.num_replicas) == (1, 2)
+    prepare = quiet_trainer(None, devices=2, strategy="ddp_spawn")._data_connector._prepare_dataloader
+    loader = batch_loader(Numbers(), sampler)
+    for mode in (RunningStage.TRAINING, RunningStage.VALIDATING, RunningStage.TESTING):
+        assert prepare(loader, shuffle=False, mode=mode) is loader
+    assert prepare(loader, shuffle=False, mode=RunningStage.PREDICTING).sampler is sampler
+    other = batch_loader(Numbers(), SequentialSampler(range(7)))
+    assert prepare(other, shuffle=False, mode=RunningStage.TRAINING).sampler is not other.sampler

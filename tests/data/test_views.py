@@ -6,19 +6,68 @@ import random
 import subprocess
 import sys
 
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
+from faces import TinyFaces, tiny_data
+from jsonargparse import ArgumentParser
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 from fer_lightning.data import views
-from fer_lightning.data.views import CenterView, StrongView, View, WeakView, face_policy, seeded
+from fer_lightning.data.datamodule import SemiSupervisedFaces
+from fer_lightning.data.views import (
+    CenterView,
+    StrongView,
+    TransformView,
+    View,
+    WeakView,
+    face_policy,
+    seeded,
+)
 from fer_lightning.errors import InputError
 
+
+def shuffled_rows(image, **_):
+    """A transform of one's own that draws from the global generators."""
+    rows = np.random.permutation(len(image))  # noqa: NPY002
+    return np.roll(image[rows], random.randrange(9), axis=1)
+
+
+TRANSFORMS = {
+    "albumentations": lambda: A.Compose(
+        [
+            A.PadIfNeeded(60, 60, border_mode=cv2.BORDER_REFLECT_101),
+            A.RandomCrop(48, 48),
+            A.HorizontalFlip(),
+            A.OneOf([A.GaussNoise(), A.RandomBrightnessContrast(), A.Affine(rotate=(-30, 30))], p=0.9),
+            A.SomeOf([A.GaussianBlur(), A.ColorJitter(), A.ElasticTransform()], n=2),
+            A.CoarseDropout(p=1.0),
+        ]
+    ),
+    "albumentations alone": lambda: A.RandomResizedCrop((48, 48)),
+    "albumentations lambda": lambda: A.Lambda(image=shuffled_rows, p=1.0),
+    "torchvision": lambda: v2.Compose(
+        [
+            v2.RandomCrop(48, padding=6, padding_mode="reflect"),
+            v2.RandomHorizontalFlip(),
+            v2.RandAugment(),
+            v2.RandomApply([v2.GaussianBlur(5)]),
+            v2.RandomErasing(p=1.0),
+        ]
+    ),
+    "torchvision alone": lambda: v2.RandomResizedCrop(48, antialias=True),
+}
+TRANSFORM_VIEWS = [pytest.param(TransformView(make()), id=name) for name, make in TRANSFORMS.items()]
 VIEWS = [WeakView(), StrongView(), CenterView()]
 RANDOM_VIEWS = [WeakView(), StrongView()]
+each_transform_view = pytest.mark.parametrize("view", TRANSFORM_VIEWS)
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)
 each_random_view = pytest.mark.parametrize("view", RANDOM_VIEWS, ids=lambda view: type(view).__name__)
 
@@ -185,26 +234,28 @@ def test_what_is_no_rgb_image_is_refused(view):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("view", "option", "value"),
     [
-        (lambda: WeakView(flip=1.5), "flip must be between 0 and 1, not 1.5"),
-        (lambda: WeakView(flip=math.nan), "flip must be between 0 and 1, not nan"),
-        (lambda: StrongView(flip=-0.1), "flip must be between 0 and 1, not -0.1"),
-        (lambda: WeakView(padding=0.6), "padding must be between 0 and 0.5, not 0.6"),
-        (lambda: StrongView(operations=-1), "operations must be at least 0, not -1"),
-        (lambda: StrongView(rotation=91), "rotation must be between 0 and 90, not 91"),
-        (lambda: StrongView(cutout=1.1), "cutout must be between 0 and 1, not 1.1"),
+        (WeakView, "flip", 1.5),
+        (WeakView, "flip", math.nan),
+        (StrongView, "flip", -0.1),
+        (WeakView, "padding", 1.1),
+        (StrongView, "padding", -0.1),
+        (StrongView, "operations", -1),
+        (StrongView, "operations", 1.5),
+        (StrongView, "rotation", -1.0),
+        (StrongView, "cutout", 1.1),
     ],
 )
-def test_options_out_of_range_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_options_out_of_range_are_refused(view, option, value):
+    with pytest.raises(InputError, match=rf"^{option} is {value}; it must be"):
+        view(**{option: value})
 
 
 # The center and the weak view
 
 
-def test_the_centre_view_is_the_middle_of_the_image():
+def test_the_center_view_is_the_middle_of_the_image():
     image = noise(20, 30)
     np.testing.assert_array_equal(CenterView()(image, 20, (0,)), image[:, 5:25])
     np.testing.assert_array_equal(CenterView()(image, 20, (1,)), image[:, 5:25])
@@ -227,14 +278,14 @@ def test_a_flip_mirrors_left_for_right():
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
-def test_a_view_can_be_told_which_way_to_face(flip):
+def test_a_view_can_be_set_to_face_one_way(flip):
     view, image = WeakView(flip=flip), noise()
     straight, turned = view.facing(mirrored=False), view.facing(mirrored=True)
     for key in keys(30):
         drawn = straight(image, 32, key)
         np.testing.assert_array_equal(drawn, WeakView(flip=0)(image, 32, key))
         np.testing.assert_array_equal(turned(image, 32, key), drawn[:, ::-1])
-    assert view.flip == flip  # the view that was asked stays as it is
+    assert view.flip == flip  # the view itself stays as it is
     assert WeakView(padding=0).facing(mirrored=True).padding == 0
 
 
@@ -248,15 +299,16 @@ def test_a_strong_view_that_faces_one_way_is_still_strong():
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_view_that_knows_no_mirror_says_so(mirrored):
+def test_a_view_that_does_not_mirror_is_refused(mirrored):
     class Shuffled(View):
         def draw(self, image, size, random):
             return image[random.sample(range(size), size)]
 
     for view in (Shuffled(), CenterView()):
         name = type(view).__name__
-        with pytest.raises(InputError, match=rf"{name} cannot be told to mirror.*--data\.weak"):
+        with pytest.raises(InputError, match=rf"{name} cannot be mirrored at will") as raised:
             view.facing(mirrored)
+        assert raised.value.option == "data.weak"
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 20), (20, 16)])
@@ -300,7 +352,7 @@ def tilts(view, count):
     return np.array(angles)
 
 
-def test_a_strong_view_is_never_upside_down_and_turns_no_further_than_asked():
+def test_a_strong_view_is_never_upside_down_and_turns_no_further_than_its_option():
     shear = math.degrees(math.atan(0.3))
     unturned = np.abs(tilts(StrongView(operations=1, rotation=0, cutout=0), 400))
     assert 0.8 * shear < unturned.max() < shear + 1
@@ -319,7 +371,7 @@ def test_strengths_are_spread_over_their_range():
     np.testing.assert_allclose(np.quantile(darker, [0.25, 0.5, 0.75]), [55, 100, 145], atol=20)
 
 
-def test_as_many_operations_as_asked_are_applied(monkeypatch):
+def test_as_many_operations_are_applied_as_set(monkeypatch):
     brighten = views.Operation(lambda image, step: image + np.uint8(step), 1, 1)
     monkeypatch.setattr(views, "face_policy", lambda rotation: (brighten,))
     black = np.zeros((8, 8, 3), np.uint8)
@@ -356,7 +408,7 @@ def test_an_operation_leaves_its_input_alone(number):
         assert (changed.shape, changed.dtype) == (image.shape, image.dtype)
 
 
-def test_warps_move_what_they_say():
+def test_warps_move_by_the_right_amount():
     image = noise(9, 9)
     np.testing.assert_array_equal(views._rotate(image, 90), np.rot90(image))
     right = views._warp(image, (1, 0), (0, 1), right=2)
@@ -378,7 +430,7 @@ def test_sharpness_is_that_of_pillow(factor):
     )
 
 
-def test_a_view_of_ones_own_needs_only_to_draw():
+def test_a_custom_view_needs_only_draw():
     class Shuffled(View):
         def draw(self, image, size, random):
             return image[random.sample(range(size), size)]
@@ -386,3 +438,153 @@ def test_a_view_of_ones_own_needs_only_to_draw():
     drawn = Shuffled()(noise(), 40, (1,))
     assert not np.array_equal(drawn, Shuffled()(noise(), 40, (2,)))
     np.testing.assert_array_equal(np.sort(drawn, axis=0), np.sort(noise(), axis=0))
+
+
+# Transforms of albumentations and torchvision
+
+
+def faces_of(view, count=12, size=48):
+    return [view(noise(size, size), size, key).tobytes() for key in keys(count)]
+
+
+@each_transform_view
+def test_a_transform_is_its_key_whatever_was_drawn_before(view):
+    first = faces_of(view)
+    assert len(set(first)) == 12
+    image = noise(48, 48)
+    assert [view(image, 48, key).tobytes() for key in reversed(keys(12))][::-1] == first
+    np.testing.assert_array_equal(image, noise(48, 48))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_depends_on_no_generator_and_moves_none(name):
+    first = faces_of(TransformView(TRANSFORMS[name]()))
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    torch.manual_seed(7)
+    view = TransformView(TRANSFORMS[name]())  # albumentations seeds each new transform at random
+    assert faces_of(view) == first
+    drawn = random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    torch.manual_seed(7)
+    assert (random.random(), np.random.random(), torch.rand(()).item()) == drawn  # noqa: NPY002
+
+
+@each_transform_view
+def test_the_state_of_a_transform_does_not_matter(view):
+    first = faces_of(view)
+    for seed in range(3):
+        if hasattr(view.transform, "set_random_seed"):
+            view.transform.set_random_seed(seed)
+        faces_of(view, count=seed)
+        assert faces_of(view) == first
+
+
+@each_transform_view
+def test_the_number_of_threads_does_not_matter(view):
+    first, threads, cv2_threads = faces_of(view), torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(3)
+        cv2.setNumThreads(3)
+        assert faces_of(view) == first
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv2_threads)
+
+
+@pytest.mark.parametrize("name", ["albumentations", "torchvision"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_transforms_give_the_same_batches_in_workers(name, workers):
+    def taken(workers):
+        view = TransformView(TRANSFORMS[name]())
+        data = tiny_data(weak=view, strong=view, image_size=48, steps_per_epoch=2, workers=workers)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        batches = [*loader]
+        loader.sampler.set_epoch(1)
+        return [batch["unlabeled"].strong for batch in [*batches, *loader]]
+
+    alone = taken(0)
+    assert len({view.numpy().tobytes() for batch in alone for view in batch[0]}) == 4 * 28
+    for a, b in zip(alone, taken(workers), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_transform_gives_rgb_of_the_pixels_it_was_given():
+    image = noise(48, 48)
+    for transform in (A.NoOp(), v2.Identity()):
+        view = TransformView(transform)(image, 48, (0,))
+        np.testing.assert_array_equal(view, image)
+        assert not np.shares_memory(view, image)
+        assert view.flags.c_contiguous
+    for transform in (A.HorizontalFlip(p=1.0), v2.RandomHorizontalFlip(p=1.0)):
+        np.testing.assert_array_equal(TransformView(transform)(image, 48, (0,)), image[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("transform", "given"),
+    [
+        (A.RandomCrop(32, 32), r"uint8 of shape \(32, 32, 3\)"),
+        (A.ToFloat(), r"float32 of shape \(48, 48, 3\)"),
+        (A.Compose([A.ToTensorV2()]), r"torch.uint8 of shape \(3, 48, 48\)"),
+        (v2.Grayscale(), r"uint8 of shape \(48, 48, 1\)"),
+        (v2.ToDtype(torch.float32), r"float32 of shape \(48, 48, 3\)"),
+        (v2.ToPILImage(), "Image of shape None"),
+    ],
+)
+def test_a_transform_of_another_shape_or_type_is_refused(transform, given):
+    with pytest.raises(InputError, match=rf"TransformView must give uint8 RGB .*\(48, 48, 3\).*{given}"):
+        TransformView(transform)(noise(48, 48), 48, (0,))
+
+
+def test_what_is_no_transform_is_refused():
+    with pytest.raises(InputError, match="must be a transform of albumentations or of torchvision"):
+        TransformView(lambda image: image)
+
+
+def test_transforms_are_built_from_yaml(tmp_path):
+    text = """
+data:
+  dataset: {class_path: faces.TinyFaces}
+  image_size: 48
+  weak:
+    class_path: fer_lightning.data.views.TransformView
+    init_args:
+      transform:
+        class_path: albumentations.Compose
+        init_args:
+          transforms:
+          - {class_path: albumentations.HorizontalFlip, init_args: {p: 0.25}}
+          - class_path: albumentations.OneOf
+            init_args:
+              transforms:
+              - {class_path: albumentations.GaussNoise, init_args: {std_range: [0.1, 0.2]}}
+              - class_path: albumentations.CoarseDropout
+                init_args: {num_holes_range: [1, 2], hole_height_range: [0.1, 0.3]}
+              p: 1.0
+  strong:
+    class_path: fer_lightning.data.views.TransformView
+    init_args:
+      transform:
+        class_path: torchvision.transforms.v2.Compose
+        init_args:
+          transforms:
+          - {class_path: torchvision.transforms.v2.RandomCrop, init_args: {size: 48, padding: 6}}
+          - {class_path: torchvision.transforms.v2.RandAugment, init_args: {num_ops: 3}}
+"""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(SemiSupervisedFaces, "data")
+    (tmp_path / "config.yaml").write_text(text)
+    parsed = parser.parse_args(["--config", str(tmp_path / "config.yaml")])
+    data = parser.instantiate(parsed).data
+    assert isinstance(data.dataset, TinyFaces)
+    flip, one_of = data.weak.transform.transforms
+    assert (flip.p, type(one_of), one_of.p) == (0.25, A.OneOf, 1.0)
+    assert one_of.transforms[1].num_holes_range == (1, 2)
+    assert data.strong.transform.transforms[1].num_ops == 3
+    again = parser.instantiate(parser.parse_object(yaml.safe_load(parser.dump(parsed)))).data
+    for first, second in ((data.weak, again.weak), (data.strong, again.strong)):  # a run's config.yaml
+        assert faces_of(first) == faces_of(second)
+        assert len(set(faces_of(first))) == 12

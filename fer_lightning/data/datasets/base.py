@@ -1,4 +1,4 @@
-"""What every data set hands over: an index of faces, and their pixels, held once."""
+"""The form of every data set: an index of faces, and their pixels, held once."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from fer_lightning.emotions import Taxonomy
 from fer_lightning.errors import InputError
 
 Partition = Literal["train", "val", "test", "unlabeled"]
-"""Where the data set itself puts a face. ``train`` faces may carry a label, ``unlabeled`` ones never do."""
+"""The data set's own part of a face. ``train`` faces may carry a label, ``unlabeled`` ones never do."""
 
 
 class DataError(InputError):
-    """The data on disk are not what was asked for; the message names the file or row and says what to do."""
+    """The data on disk do not fit the options; the message names the file or row, and the remedy."""
 
 
 class Images(Protocol):
-    """Pixels by position."""
+    """Pixels by row of the index."""
 
     def __len__(self) -> int:
         """Return the number of images."""
         ...
 
-    def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return one image, (H, W, 3) uint8 RGB."""
         ...
 
@@ -52,9 +52,9 @@ class ArrayImages:
         """Return the number of images."""
         return len(self.pixels)
 
-    def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return one image, (H, W, 3) uint8 RGB; gray is repeated over the channels."""
-        image: npt.NDArray[np.uint8] = self.pixels[position].numpy()
+        image: npt.NDArray[np.uint8] = self.pixels[row].numpy()
         return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
 
@@ -63,11 +63,11 @@ class Faces:
     """An index of faces. Row ``i`` of every field is the same face."""
 
     dataset: str
-    """Name of the data set, with whatever changes its labels: ``"ferplus-majority-8"``."""
+    """Name of the data set, with all that changes its labels: ``"ferplus-majority-8"``."""
     taxonomy: Taxonomy
     """The order of the columns of ``emotion``."""
     names: npt.NDArray[np.str_]
-    """(N,) unique and stable: what a split manifest stores."""
+    """(N,) unique and stable: a split manifest stores them."""
     partition: npt.NDArray[np.str_]
     """(N,) one of ``Partition``."""
     emotion: npt.NDArray[np.float32]
@@ -76,12 +76,12 @@ class Faces:
     valence_arousal: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
     """(N, 2) in [-1, 1]; NaN where unknown (all of it by default)."""
     subject: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
-    """(N,) who is seen, "" where unknown (the default)."""
+    """(N,) person in the image, "" where unknown (the default)."""
     group: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
-    """(N,) attribute by which to compare groups of people, "" where unknown (the default)."""
+    """(N,) attribute by which results of groups of people are compared, "" where unknown (the default)."""
 
     def __post_init__(self) -> None:
-        """Fill the optional columns and insist that every column speaks of the same faces."""
+        """Fill the optional columns and require that every column has a row for each face."""
         n = len(self.names)
         if not len(self.valence_arousal):
             self.valence_arousal = np.full((n, 2), np.nan, np.float32)
@@ -100,7 +100,7 @@ class Faces:
         unique, count = np.unique(self.names, return_counts=True)
         if len(unique) != n:
             raise DataError(
-                f"{self.dataset}: the name {str(unique[count.argmax()])!r} stands for {count.max()} faces"
+                f"{self.dataset}: the name {str(unique[count.argmax()])!r} names {count.max()} faces"
             )
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class Faces:
 
     @property
     def label(self) -> npt.NDArray[np.int64]:
-        """(N,) position of the most likely emotion in the taxonomy, -1 for a face without a label."""
+        """(N,) number of the most likely emotion in the taxonomy, -1 for a face without a label."""
         known = ~np.isnan(self.emotion).any(1)
         if not len(self.taxonomy):
             return np.full(len(self), -1)
@@ -139,7 +139,7 @@ class FaceDataset(ABC):
     """A data set in its official layout on disk: options in ``__init__``, all reading in ``load``."""
 
     license: str = "unknown"
-    """Terms under which the faces may be used; written into the run."""
+    """Terms under which the faces may be used; the record of a run holds them."""
 
     @abstractmethod
     def load(self, image_size: int) -> Faces:
@@ -165,7 +165,7 @@ def require(path: Path, what: str) -> Path:
     """Return ``path`` if it exists.
 
     Raises:
-        DataError: if it does not, saying what was expected there.
+        DataError: if it does not, naming what was expected there.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist; expected {what} there")

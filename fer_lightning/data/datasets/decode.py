@@ -1,4 +1,4 @@
-"""Image files in, square uint8 RGB out: read by OpenCV, converted once."""
+"""Reads image files as square uint8 RGB: decoded by OpenCV, converted once."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_lightning.data.datasets.base import ArrayImages, DataError, Images
+from fer_lightning.data.progress import tracked
 from fer_lightning.data.views import center, fit
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ IN_MEMORY_BYTES = 2 * 1024**3
 """Up to this size as uint8 RGB (57,065 faces at 112 px, 14,266 at 224 px) a set is decoded into memory."""
 
 OnBadImage = Literal["stop", "skip"]
-"""What to do about images that do not decode: refuse the whole set, or drop them with a warning."""
+"""Whether images that do not decode stop the reading, or are left out with a warning."""
 
 
 def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -44,7 +45,7 @@ def square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
 
 
 class FileImages:
-    """Images decoded each time they are asked for: the form of a set too large for memory."""
+    """Images decoded each time they are read: the form of a set too large for memory."""
 
     def __init__(self, paths: Sequence[str] | npt.NDArray[np.str_], size: int) -> None:
         # One array, where a list would be copied into every forked worker by its reference counts.
@@ -55,13 +56,13 @@ class FileImages:
         """Return the number of images."""
         return len(self.paths)
 
-    def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return one image, (size, size, 3) uint8 RGB.
 
         Raises:
             DataError: naming the file, if it does not decode.
         """
-        return square(read_image(str(self.paths[position])), self.size)
+        return square(read_image(str(self.paths[row])), self.size)
 
 
 def decode_all(
@@ -114,7 +115,7 @@ def decode_all(
 
 
 def _decode(path: str | Path, flags: int) -> npt.NDArray[np.uint8] | None:
-    """Return the image, BGR or gray as ``flags`` say, or None if there is none in that file."""
+    """Return the image, BGR or gray by ``flags``, or None if there is none in that file."""
     try:
         # Not cv2.imread, which cannot open names outside the code page on Windows.
         return cv2.imdecode(np.fromfile(os.fspath(path), np.uint8), flags)  # type: ignore[return-value]
@@ -129,7 +130,8 @@ def _rgb(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _each(work: Callable[[int], bool], count: int) -> npt.NDArray[np.bool_]:
     """Collect ``work(0)`` ... ``work(count - 1)``, from threads: OpenCV decodes without Python's lock."""
     with ThreadPool() as pool:
-        return np.fromiter(pool.imap(work, range(count), chunksize=64), np.bool_, count)
+        results = pool.imap(work, range(count), chunksize=64)
+        return np.fromiter(tracked(results, count, "decoding images"), np.bool_, count)
 
 
 def _report(paths: npt.NDArray[np.str_], decodes: npt.NDArray[np.bool_], on_bad_image: OnBadImage) -> None:

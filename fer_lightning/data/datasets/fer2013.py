@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fer_lightning import emotions
 from fer_lightning.data.datasets.base import ArrayImages, DataError, FaceDataset, Faces, one_hot, require
 from fer_lightning.data.datasets.decode import decode_all
-from fer_lightning.data.datasets.folder import emotion_files, label_positions
+from fer_lightning.data.datasets.folder import emotion_files, label_numbers
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ FACES = 35_887
 SIDE = 48
 USAGES = ("Training", "PublicTest", "PrivateTest")
 PARTITIONS = ("train", "val", "test")
-"""What each of ``USAGES`` is for: epochs are chosen on PublicTest, and PrivateTest is the test set."""
+"""The partition of each of ``USAGES``: epochs are chosen on PublicTest, and PrivateTest is the test set."""
 
 _FILES = ("fer2013_uint8.npz", "fer2013.csv", "icml_face_data.csv")
 _FORMS = (
@@ -81,9 +81,9 @@ class Rows(NamedTuple):
     images: npt.NDArray[np.uint8]
     """(N, 48, 48) gray."""
     label: npt.NDArray[np.int64]
-    """(N,) position in the taxonomy ``fer2013``."""
+    """(N,) number in the taxonomy ``fer2013``."""
     usage: npt.NDArray[np.int64]
-    """(N,) position in ``USAGES``."""
+    """(N,) number in ``USAGES``."""
 
 
 def row_names(count: int) -> npt.NDArray[np.str_]:
@@ -95,7 +95,7 @@ def find(root: str | Path) -> Path:
     """Return the file that holds FER2013, or the folder with its ``train`` and ``test``.
 
     Raises:
-        DataError: if there is none of the forms, saying what was looked for.
+        DataError: if there is none of the forms, naming them all.
     """
     if not str(root):
         raise DataError("the root of FER2013 is empty; give the folder or the file that holds it")
@@ -129,7 +129,7 @@ def read_rows(source: Path) -> Rows:
 
 
 def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the named columns of each row, in the order asked for, without blanks around names and values.
+    """Yield the named columns of each row, in the order of ``columns``, without blanks around them.
 
     Raises:
         DataError: if a column is missing, or a row is too short.
@@ -141,20 +141,20 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
         if missing:
             found = ", ".join(header)[:200]
             raise DataError(f"{path} has no column {', '.join(missing)}; it has: {found or 'nothing'}")
-        positions = [header.index(name) for name in columns]
+        places = [header.index(name) for name in columns]
         for number, row in enumerate(row for row in reader if row):
             if len(row) != len(header):
                 raise DataError(
                     f"{path}, row {number}: {len(row)} columns instead of {len(header)}; is it cut off?"
                 )
-            yield [row[position].strip() for position in positions]
+            yield [row[place].strip() for place in places]
 
 
 def usage_of(name: str, where: str) -> int:
-    """Return the position of a usage in ``USAGES``.
+    """Return the number of a usage in ``USAGES``.
 
     Raises:
-        DataError: saying where, if it is none of them.
+        DataError: naming the place, if it is none of them.
     """
     if name not in USAGES:
         raise DataError(f"{where}: Usage is {name!r}, not one of {', '.join(USAGES)}")
@@ -227,17 +227,17 @@ def _from_folders(root: Path) -> Faces:
     parts = {part: emotion_files(root / part) for part in ("train", "test")}
     files = np.concatenate([np.char.add(f"{part}/", found) for part, (found, _) in parts.items()])
     paths = np.char.add(f"{root}/", files)
-    label, taxonomy = label_positions(
+    label, taxonomy = label_numbers(
         np.concatenate([labels for _, labels in parts.values()]), "fer2013", lambda row: str(paths[row])
     )
     in_test = np.char.startswith(files, "test/")
     public = in_test & (np.char.find(files, "/PublicTest") > 0)
-    unsaid = in_test & ~public & (np.char.find(files, "/PrivateTest") < 0)
-    if unsaid.any():
+    unclear = in_test & ~public & (np.char.find(files, "/PrivateTest") < 0)
+    if unclear.any():
         log.warning(
-            "%s: %d of %d files do not say by name if they are PublicTest or PrivateTest: these are all test",
+            "%s: the names of %d of %d files tell neither PublicTest nor PrivateTest: these are all test",
             root / "test",
-            unsaid.sum(),
+            unclear.sum(),
             in_test.sum(),
         )
     images, _ = decode_all(paths, SIDE, "stop")

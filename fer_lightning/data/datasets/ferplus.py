@@ -23,7 +23,7 @@ from fer_lightning.emotions import BASIC_7, BASIC_8, FERPLUS
 log = logging.getLogger(__name__)
 
 VOTES = (*FERPLUS.emotions, "unknown", "NF")
-"""What people could vote for, in the order of the columns of votes; NF is "not a face"."""
+"""The choices of the voters, in the order of the columns of votes; NF is "not a face"."""
 
 
 class FERPlus(FaceDataset):
@@ -50,11 +50,11 @@ class FERPlus(FaceDataset):
     Args:
         root: FER2013 in one of its forms with rows: ``fer2013.csv``, ``icml_face_data.csv`` or
             ``fer2013_uint8.npz``, or a folder that holds one, itself or in a folder ``fer2013``.
-        votes: the file ``fer2013new.csv``; by default it is looked for beside the pixels and in ``root``,
+        votes: the file ``fer2013new.csv``; by default it is searched for beside the pixels and in ``root``,
             and then as ``ferplus_votes`` in ``fer2013_uint8.npz``.
         labels: one label for each face, or a distribution over the emotions.
         classes: 8 with contempt, 7 without.
-        rejected: what becomes of training faces whose votes give no label: ``drop`` them, or keep them as
+        rejected: whether to ``drop`` training faces whose votes give no label, or to keep them as
             ``unlabeled``. Val and test never hold them.
     """
 
@@ -151,7 +151,7 @@ def majority(votes: npt.NDArray[np.int64], columns: list[int]) -> npt.NDArray[np
 
 
 def distribution(votes: npt.NDArray[np.int64], columns: list[int]) -> npt.NDArray[np.float32]:
-    """Turn (N, 10) votes into (N, C) distributions over C of the columns; NaN where they say too little."""
+    """Turn (N, 10) votes into (N, C) distributions over C of the columns; NaN for too few votes."""
     votes = _without_single_votes(votes)
     chosen, others = votes[:, columns], np.delete(votes, columns, axis=1)
     total = chosen.sum(1)
@@ -164,13 +164,13 @@ def _without_single_votes(votes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]
 
 
 def _read_npz(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return (N, 10) votes and (N,) positions in ``USAGES``."""
+    """Return (N, 10) votes and (N,) numbers in ``USAGES``."""
     votes, usage = open_npz(path, ("ferplus_votes", "usage"))
     return votes.astype(np.int64), usage.astype(np.int64)
 
 
 def _read_csv(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return (N, 10) votes and (N,) positions in ``USAGES``."""
+    """Return (N, 10) votes and (N,) numbers in ``USAGES``."""
     votes, usages = [], []
     for number, (usage, *counts) in enumerate(csv_rows(path, ("Usage", *VOTES))):
         where = f"{path}, row {number}"

@@ -1,4 +1,4 @@
-"""Faces in folders named after emotions, with any pile of unlabeled faces beside them."""
+"""Faces in folders named after emotions, and any folder of unlabeled faces beside them."""
 
 import os
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class FaceFolder(FaceDataset):
             for part in ("labeled", "unlabeled", "val", "test")
             if (folder := getattr(self, part)) is not None
         }
-        _insist_on_separate(folders)
+        _require_separate(folders)
         names, paths, partition, labels = [], [], [], []
         for part, folder in folders.items():
             if part == "unlabeled":
@@ -78,7 +78,7 @@ class FaceFolder(FaceDataset):
             partition.append(np.full(len(files), "train" if part == "labeled" else part))
             labels.append(found)
         path = np.concatenate(paths)
-        label, order = label_positions(np.concatenate(labels), self.emotions, lambda row: str(path[row]))
+        label, order = label_numbers(np.concatenate(labels), self.emotions, lambda row: str(path[row]))
         images, kept = decode_all(path, image_size, self.on_bad_image)
         return Faces(
             dataset=f"folder-{order.name}",
@@ -126,37 +126,37 @@ def emotion_files(folder: Path) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.st
     return files, np.array([file.partition("/")[0] for file in files], np.str_)
 
 
-def label_positions(
+def label_numbers(
     labels: npt.NDArray[np.str_], emotions: str | list[str] | None, where: Callable[[int], str]
 ) -> tuple[npt.NDArray[np.int64], Taxonomy]:
-    """Turn names of emotions into positions in a taxonomy.
+    """Turn names of emotions into their numbers in a taxonomy.
 
     Args:
         labels: (N,) names, by any synonym; "" is no label.
         emotions: a taxonomy's name or a list of emotions; None is ``basic7``, or ``basic8`` if contempt
             occurs.
-        where: says where row ``i`` was read, for the error.
+        where: returns the place from which row ``i`` was read, for the error.
 
     Returns:
-        (N,) positions, -1 for no label, and the taxonomy.
+        (N,) numbers, -1 for no label, and the taxonomy.
 
     Raises:
-        UnknownEmotion: saying where, if a label names no emotion of the taxonomy.
+        UnknownEmotion: naming the place, if a label names no emotion of the taxonomy.
     """
     order = BASIC_8 if emotions is None else taxonomy(emotions)
     unique, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    positions = np.full(len(unique), -1)
-    for position, (label, row) in enumerate(zip(unique.tolist(), first.tolist(), strict=True)):
+    numbers = np.full(len(unique), -1)
+    for place, (label, row) in enumerate(zip(unique.tolist(), first.tolist(), strict=True)):
         try:
-            positions[position] = order.index(label) if label else -1
+            numbers[place] = order.index(label) if label else -1
         except UnknownEmotion as error:
             raise UnknownEmotion(f"{where(row)}: {error}") from None
-    if emotions is None and positions.max() < len(BASIC_7):
-        order = BASIC_7  # the same positions: contempt is the last of BASIC_8
-    return positions[inverse], order
+    if emotions is None and numbers.max() < len(BASIC_7):
+        order = BASIC_7  # the same numbers: contempt is the last of BASIC_8
+    return numbers[inverse], order
 
 
-def _insist_on_separate(folders: dict[str, Path]) -> None:
+def _require_separate(folders: dict[str, Path]) -> None:
     """Refuse a folder within another one: its faces would be in two parts."""
     for (part, folder), (other_part, other) in combinations(folders.items(), 2):
         here, there = folder.resolve(), other.resolve()

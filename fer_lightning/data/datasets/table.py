@@ -1,4 +1,4 @@
-"""Faces listed in a CSV or parquet table: the way in for a data set that has no reader of its own."""
+"""Faces listed in a CSV or parquet table: for a data set that has no reader of its own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces, Partition, one_hot, require
 from fer_lightning.data.datasets.decode import OnBadImage, decode_all
-from fer_lightning.data.datasets.folder import label_positions
+from fer_lightning.data.datasets.folder import label_numbers
 from fer_lightning.emotions import VALENCE_AROUSAL_RANGE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("path", "label", "valence", "arousal", "subject", "group", "partition")
-"""What a table may say about a face; only ``path`` is needed."""
+"""Columns that a table of faces may have; only ``path`` is needed."""
 
 
 class FaceTable(FaceDataset):
@@ -29,13 +29,13 @@ class FaceTable(FaceDataset):
     label      emotion, by name or synonym; empty where unknown
     valence    unpleasant to pleasant, -1 ... 1; empty where unknown
     arousal    calm to excited, -1 ... 1; empty where unknown
-    subject    who is seen
-    group      attribute by which to compare groups of people
+    subject    person in the image
+    group      attribute by which results of groups of people are compared
     partition  ``train``, ``val``, ``test`` or ``unlabeled``; empty is ``train``
     ========== ==========================================================================================
 
     A training face without label, valence and arousal is ``unlabeled``, and labels of an ``unlabeled`` face
-    are dropped; one of val or test needs a truth. Rows are counted from 0, below the header.
+    are dropped; one of val or test needs a label. Rows are counted from 0, below the header.
 
     Args:
         table: a ``.csv`` file with a header, or a ``.parquet`` file.
@@ -77,15 +77,15 @@ class FaceTable(FaceDataset):
         names = text["path"]
         files = self._files(path, names, where)
         partition = _partition(text["partition"], where)
-        label, taxonomy = label_positions(text["label"], self.emotions, where)
+        label, taxonomy = label_numbers(text["label"], self.emotions, where)
         valence_arousal = np.stack([_number(text[name], name, where) for name in ("valence", "arousal")], 1)
 
         partition[(partition == "train") & (label < 0) & np.isnan(valence_arousal).all(1)] = "unlabeled"
         label[partition == "unlabeled"] = -1
         valence_arousal[partition == "unlabeled"] = np.nan
-        silent = np.isin(partition, ("val", "test")) & (label < 0) & np.isnan(valence_arousal).all(1)
-        if silent.any():
-            row = int(silent.argmax())
+        unlabeled = np.isin(partition, ("val", "test")) & (label < 0) & np.isnan(valence_arousal).all(1)
+        if unlabeled.any():
+            row = int(unlabeled.argmax())
             raise DataError(f"{where(row)}: a face of {partition[row]} needs a label, valence or arousal")
 
         images, kept = decode_all(files, image_size, self.on_bad_image)
@@ -107,7 +107,7 @@ class FaceTable(FaceDataset):
         unknown = set(self.columns) - set(COLUMNS)
         if unknown:
             raise DataError(
-                f"columns: {', '.join(sorted(unknown))} means nothing here; known are {', '.join(COLUMNS)}"
+                f"columns names {', '.join(sorted(unknown))}, which is none of {', '.join(COLUMNS)}"
             )
         needed = {self.columns.get("path", "path"), *self.columns.values()}
         missing = sorted(needed - set(frame.columns))

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_lightning.data.datasets.base import ArrayImages, DataError, FaceDataset, Faces, Partition, one_hot
+from fer_lightning.data.progress import tracked
 from fer_lightning.data.synthetic.rendering import Actions, Color, Cover, Identity, Scene, render
 from fer_lightning.emotions import BASIC_7
 from fer_lightning.errors import InputError
+from fer_lightning.ranges import NonNegativeInt, check_ranges
 
 _PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 _CLIP = len(_PARTITIONS)  # clips draw from random streams of their own
@@ -25,10 +27,10 @@ _IRIS: tuple[Color, ...] = ((66, 44, 32), (104, 72, 44), (92, 110, 70), (74, 118
 
 
 class Prototype(NamedTuple):
-    """How an emotion looks at its strongest, and where it lies on the circumplex."""
+    """The actions of an emotion at full strength, and its place on the circumplex."""
 
     always: Actions
-    """Actions that make the emotion what it is."""
+    """Actions that define the emotion."""
     sometimes: Actions
     """Actions that come with it on some faces."""
     valence: float
@@ -83,7 +85,9 @@ PROTOTYPES: dict[str, Prototype] = {
 
 
 class SyntheticFaces(FaceDataset):
-    """Procedural faces with the seven basic emotions, valence, arousal, subject and skin-tone group.
+    """Procedural faces with the seven basic emotions, valence, arousal, subject and group.
+
+    The groups are ``skin-light``, ``skin-medium`` and ``skin-dark``, thirds of the range of skin tones.
 
     Every emotion is equally frequent, and no subject is in two partitions. Hard enough that labels matter: a
     three-stage residual network of width 16 at 48 pixels gets about 57 % of test faces right after 500
@@ -93,27 +97,29 @@ class SyntheticFaces(FaceDataset):
         train: number of labeled faces to train on.
         val: number of faces to validate on.
         test: number of faces to test on.
-        unlabeled: number of further faces whose emotion, valence and arousal are not given away.
+        unlabeled: number of further faces without emotion, valence and arousal.
         seed: another seed gives other faces.
 
     Raises:
-        DataError: if a number is negative, or there is no face to draw.
+        InputError: if a number is negative.
+        DataError: if there is no face to draw.
     """
 
     license = "Apache-2.0"
 
     def __init__(
-        self, train: int = 2100, val: int = 350, test: int = 700, unlabeled: int = 0, seed: int = 0
+        self,
+        train: NonNegativeInt = 2100,
+        val: NonNegativeInt = 350,
+        test: NonNegativeInt = 700,
+        unlabeled: NonNegativeInt = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         self.counts: dict[Partition, int] = {"train": train, "val": val, "test": test, "unlabeled": unlabeled}
         self.seed = seed
-        for name, number in (self.counts | {"seed": seed}).items():
-            if number < 0:
-                raise DataError(f"SyntheticFaces: {name} = {number} is negative")
+        check_ranges(type(self), self.counts | {"seed": seed})
         if not sum(self.counts.values()):
-            raise DataError(
-                "SyntheticFaces: no face asked for; give a number of train, val, test or unlabeled"
-            )
+            raise DataError("train, val, test and unlabeled are all 0; SyntheticFaces needs a face to draw")
 
     def load(self, image_size: int) -> Faces:
         """Draw the faces, in less than a second for a thousand at 48 pixels.
@@ -127,8 +133,8 @@ class SyntheticFaces(FaceDataset):
             for number in range(count)
         ]
         pixels = np.empty((len(drawn), image_size, image_size, 3), np.uint8)
-        for position, face in enumerate(drawn):
-            pixels[position] = render(face.identity, face.actions, face.scene, image_size)
+        for row, face in enumerate(tracked(drawn, len(drawn), "drawing faces")):
+            pixels[row] = render(face.identity, face.actions, face.scene, image_size)
         hidden = np.array([face.partition == "unlabeled" for face in drawn])
         label = np.array([BASIC_7.index(face.emotion) for face in drawn])
         valence_arousal = np.array([face.valence_arousal for face in drawn], np.float32)
@@ -149,7 +155,7 @@ class SyntheticFaces(FaceDataset):
 
 
 class DrawnFace(NamedTuple):
-    """All that is known about one synthetic face."""
+    """One synthetic face, but for its pixels."""
 
     partition: Partition
     number: int
@@ -167,7 +173,7 @@ class DrawnFace(NamedTuple):
 
 
 def draw_face(seed: int, partition: Partition, number: int) -> DrawnFace:
-    """Say everything about face ``number`` of a partition but its pixels."""
+    """Draw everything about face ``number`` of a partition but its pixels."""
     subject, emotion = divmod(number, len(BASIC_7))
     where = _PARTITIONS.index(partition)
     identity = sample_identity(_generator(seed, where, 0, subject))
@@ -203,9 +209,9 @@ def draw_clip(emotion: str, frames: int, size: int, seed: int = 0) -> Clip:
         InputError: if there are too few frames, or the seed is negative.
     """
     if frames < 2:
-        raise InputError(f"frames = {frames}: from neutral to apex takes at least 2")
+        raise InputError(f"frames is {frames}; from neutral to apex takes at least 2")
     if seed < 0:
-        raise InputError(f"seed = {seed} is negative")
+        raise InputError(f"seed is {seed}; it must be at least 0")
     name = BASIC_7.emotions[BASIC_7.index(emotion)]
     person, muscles = _generator(seed, _CLIP, 0, 0), _generator(seed, _CLIP, 1, BASIC_7.index(name))
     identity, scene, apex = sample_identity(person), sample_scene(person), express(name, 1.0, muscles)
@@ -264,7 +270,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a pose, a background, a light, and now and then something in front of the face."""
-    glasses = _colour(rng, 0, 120) if rng.random() < 0.15 else None
+    glasses = _color(rng, 0, 120) if rng.random() < 0.15 else None
     return Scene(
         roll=_between(rng, -6, 6),
         yaw=_between(rng, -9, 9),
@@ -272,7 +278,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         zoom=_between(rng, 1.0, 1.12),
         shift=(_between(rng, -0.03, 0.03), _between(rng, -0.03, 0.03)),
         gaze=(_between(rng, -0.6, 0.6), _between(rng, -0.6, 0.6)),
-        background=(_colour(rng, 90, 180), _colour(rng, 90, 180)),
+        background=(_color(rng, 90, 180), _color(rng, 90, 180)),
         background_angle=_between(rng, 0, 360),
         brightness=_between(rng, 0.8, 1.15),
         light=(_between(rng, -0.4, 0.4), _between(rng, -0.2, 0.2)),
@@ -294,10 +300,10 @@ def _sample_cover(rng: np.random.Generator) -> Cover:
     if rng.random() < 0.5:
         skin = Identity(skin_tone=rng.random()).skin
         return Cover(x, y, angle + _between(rng, -30, 30), _between(rng, 0.4, 0.6), skin, fingers=4)
-    return Cover(x, y, angle + 90 + _between(rng, -30, 30), _between(rng, 0.15, 0.4), _colour(rng, 0, 255))
+    return Cover(x, y, angle + 90 + _between(rng, -30, 30), _between(rng, 0.15, 0.4), _color(rng, 0, 255))
 
 
-def _colour(rng: np.random.Generator, low: float, high: float) -> Color:
+def _color(rng: np.random.Generator, low: float, high: float) -> Color:
     return _between(rng, low, high), _between(rng, low, high), _between(rng, low, high)
 
 

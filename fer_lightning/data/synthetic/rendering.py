@@ -1,8 +1,8 @@
-"""Draw a face: who it is, what its muscles do, and how it is seen.
+"""Draws a face from an identity, the actions of its muscles, and a scene.
 
 A face is a handful of curves in *face units*: the origin between nose and eyes, x to the viewer's right, y
 down, 1 = half the width of a broad face. Facial actions (FACS action units) move the curves, the pose moves
-all their points at once, OpenCV fills them at twice the size asked for, and averaging 2 x 2 pixels smooths
+all their points at once, OpenCV fills them at twice the size, and averaging 2 x 2 pixels smooths
 the edges.
 
 The same arguments give the same bytes on any machine: coordinates are rounded to 1/16 pixel before they are
@@ -39,7 +39,7 @@ _SIDES = np.array([[-1.0], [1.0]])  # what is drawn on both sides of the face ha
 _SKULL = 1.12  # height of the skull above the origin
 _EYES = -0.12  # height of the eyes
 _UNIT = 0.45  # one face unit, as a fraction of the image's side
-_CENTRE = (0.5, 0.48)  # where the origin lies, likewise
+_CENTER = (0.5, 0.48)  # where the origin lies, as fractions of the image's side
 _VISIBLE = 0.2  # how strong an action must be to fold the skin
 
 # Skin from palest to darkest, at equal steps of `Identity.skin_tone`.
@@ -50,7 +50,7 @@ _MOUTH, _TEETH, _TONGUE = (74, 18, 26), (246, 242, 232), (196, 84, 92)
 
 @dataclass(frozen=True)
 class Actions:
-    """What the facial muscles do: action units (AU) of the Facial Action Coding System, from 0 to 1 (full).
+    """Strengths of facial actions: the action units (AU) of the Facial Action Coding System, in [0, 1].
 
     Ekman, Friesen and Hager, Facial Action Coding System, 2002.
 
@@ -92,15 +92,15 @@ class Actions:
     """AU43."""
 
     def __post_init__(self) -> None:
-        """Insist on [0, 1]."""
+        """Require [0, 1]."""
         for action, value in vars(self).items():
             if not 0 <= value <= 1:
-                raise InputError(f"{action} = {value}: an action lies in [0, 1]")
+                raise InputError(f"{action} is {value}; an action lies in [0, 1]")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who is seen. Lengths and heights in face units, y down; the defaults are an average face."""
+    """The shape and colors of a person. Lengths and heights in face units, y down; by default average."""
 
     skin_tone: float = 0.3
     """From 0 (palest) to 1 (darkest)."""
@@ -123,7 +123,7 @@ class Identity:
     brow_height: float = -0.46
     brow_thickness: float = 0.1
     brow_slope: float = 0.0
-    """How much lower the inner end lies at rest: positive looks stern, negative worried."""
+    """How much lower the inner end lies at rest: positive makes the face stern, negative worried."""
     eye_spacing: float = 0.43
     """From the middle of the face to the middle of an eye."""
     eye_size: float = 0.28
@@ -170,7 +170,7 @@ class Cover:
 
 @dataclass(frozen=True)
 class Scene:
-    """How the face is seen. The defaults are a passport photograph, cropped to the face."""
+    """Pose, background and light. The defaults are a passport photograph, cropped to the face."""
 
     roll: float = 0.0
     """Degrees in the image plane, clockwise."""
@@ -182,7 +182,7 @@ class Scene:
     shift: tuple[float, float] = (0.0, 0.0)
     """Of the face to the right and down, as a fraction of the image's side."""
     gaze: tuple[float, float] = (0.0, 0.0)
-    """Where the eyes look, to the right and down, in [-1, 1]."""
+    """Direction of the eyes, to the right and down, in [-1, 1]."""
     background: tuple[Color, Color] = ((168, 186, 200), (150, 170, 186))
     """Its two halves."""
     background_angle: float = 0.0
@@ -208,9 +208,9 @@ def render(identity: Identity, actions: Actions, scene: Scene, size: int) -> npt
     """Draw one face.
 
     Args:
-        identity: who is seen.
-        actions: what the facial muscles do.
-        scene: how it is seen.
+        identity: the person.
+        actions: strengths of the facial actions.
+        scene: pose, background and light.
         size: side of the image in pixels, at least 16.
 
     Returns:
@@ -220,7 +220,7 @@ def render(identity: Identity, actions: Actions, scene: Scene, size: int) -> npt
         InputError: if the image is too small to show a face.
     """
     if size < 16:
-        raise InputError(f"size = {size}: a face needs at least 16 pixels a side")
+        raise InputError(f"size is {size}; a face needs at least 16 pixels a side", option="data.image_size")
     sketch = _Sketch()
     _draw_head(sketch, identity, actions)
     _draw_nose(sketch, identity, actions)
@@ -270,8 +270,8 @@ class _Sketch:
         fixed_unit = side * scene.zoom * _UNIT * 2**_SHIFT
         cos, sin = (fixed_unit * f(math.radians(scene.roll)) for f in (math.cos, math.sin))
         points = np.empty((len(x), 2))
-        points[:, 0] = x * cos - y * sin + 2**_SHIFT * side * (_CENTRE[0] + scene.shift[0])
-        points[:, 1] = x * sin + y * cos + 2**_SHIFT * side * (_CENTRE[1] + scene.shift[1])
+        points[:, 0] = x * cos - y * sin + 2**_SHIFT * side * (_CENTER[0] + scene.shift[0])
+        points[:, 1] = x * sin + y * cos + 2**_SHIFT * side * (_CENTER[1] + scene.shift[1])
         fixed = np.rint(points).astype(np.int32)
 
         canvas = _background(scene, side)

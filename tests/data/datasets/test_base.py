@@ -33,7 +33,7 @@ def test_gray_images_come_as_rgb():
     assert (image == pixels[1][:, :, None]).all()
 
 
-def test_colour_images_come_as_they_are():
+def test_color_images_come_as_they_are():
     pixels = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
     assert (ArrayImages(pixels)[1] == pixels[1]).all()
 
@@ -106,8 +106,8 @@ def test_emotions_of_another_taxonomy_are_refused():
         faces(emotion=one_hot([0, 1, 2], 8))
 
 
-def test_a_name_stands_for_one_face():
-    with pytest.raises(DataError, match="'twice' stands for 2 faces"):
+def test_a_name_is_of_one_face():
+    with pytest.raises(DataError, match="'twice' names 2 faces"):
         faces(names=np.array(["twice", "once", "twice"]))
 
 

@@ -118,7 +118,7 @@ def test_a_set_is_the_same_in_memory_and_lazily(tmp_path, monkeypatch):
     assert (held[0] != held[1]).any()
 
 
-def test_a_set_without_colour_is_held_as_gray(tmp_path):
+def test_a_set_without_color_is_held_as_gray(tmp_path):
     gray = texture(8, 8)[..., 0]
     paths = [save(tmp_path / "0.png", gray), save(tmp_path / "1.png", np.repeat(gray[:, :, None], 3, 2))]
     images, _ = decode_all(paths, 8, "stop")
@@ -126,7 +126,7 @@ def test_a_set_without_colour_is_held_as_gray(tmp_path):
     assert (images[1] == gray[:, :, None]).all()
 
 
-def test_one_colour_image_keeps_the_colours_of_the_set(tmp_path):
+def test_one_color_image_keeps_the_colors_of_the_set(tmp_path):
     paths = [save(tmp_path / "0.png", texture(8, 8)[..., 0]), save(tmp_path / "1.png", texture(8, 8))]
     images, _ = decode_all(paths, 8, "stop")
     assert (images[1] == texture(8, 8)).all()

@@ -92,11 +92,11 @@ def test_kaggles_folders_give_the_same_split_and_labels(made, tmp_path):
     assert faces.names[row == 3].item().startswith("fer2013/t")
 
 
-def test_folders_that_do_not_tell_the_usage_have_no_val_and_say_so(made, tmp_path, caplog):
+def test_folders_that_do_not_tell_the_usage_have_no_val_and_warn(made, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         faces = FER2013(made.write_folders(tmp_path, "im{row}.png")).load(48)
     assert splits(faces) == {"train": 14, "val": 0, "test": 7}
-    assert "7 of 7 files do not say" in caplog.text
+    assert "7 of 7 files tell neither" in caplog.text
     assert (np.sort(faces.images.pixels.numpy(), axis=0) == np.sort(made.images, axis=0)).all()
 
 

@@ -90,7 +90,11 @@ def test_contempt_makes_eight_emotions(home):
             {"columns": {"label": "emotion"}},
             "no column emotion; it has: path, label",
         ),
-        ("path,label\na.png,happy\n", {"columns": {"lable": "label"}}, "lable means nothing here"),
+        (
+            "path,label\na.png,happy\n",
+            {"columns": {"lable": "label"}},
+            "columns names lable, which is none of",
+        ),
         ("path,label\na.png,happy\nc.png,bored\n", {}, r"faces\.csv, row 1: 'bored' is not an emotion"),
         ("path,label\na.png,happy\nc.png,3\n", {}, "row 1: '3' is not an emotion"),
         ("path,label\na.png,contempt\n", {"emotions": "basic7"}, "row 0: 'contempt' is outside .*basic7"),
@@ -103,7 +107,7 @@ def test_contempt_makes_eight_emotions(home):
         ("path,label\na.png,happy\n,sad\n", {}, "row 1: there is no file"),
         ("path,label\n", {}, r"faces\.csv has no rows"),
         ("", {}, r"faces\.csv does not open as a table"),
-        ("path,label\na.png,happy\na.png,sad\n", {}, "'a.png' stands for 2 faces"),
+        ("path,label\na.png,happy\na.png,sad\n", {}, "'a.png' names 2 faces"),
     ],
 )
 def test_a_wrong_table_says_what_is_wrong_and_where(home, text, options, message):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from fer_lightning.data.datasets.base import DataError
 from fer_lightning.data.synthetic.dataset import PROTOTYPES, SyntheticFaces, draw_clip, draw_face
 from fer_lightning.data.synthetic.rendering import Actions, Identity, Scene, render
 from fer_lightning.emotions import BASIC_7, UnknownEmotion
+from fer_lightning.errors import InputError
 
 SIZE = 24
 
@@ -156,26 +156,26 @@ def test_every_drawn_face_stays_within_the_range_of_its_actions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": -1}, "train = -1 is negative"),
-        ({"unlabeled": -3}, "unlabeled = -3 is negative"),
-        ({"seed": -1}, "seed = -1 is negative"),
-        ({"train": 0, "val": 0, "test": 0}, "no face asked for"),
+        ({"train": -1}, "train is -1; it must be"),
+        ({"unlabeled": -3}, "unlabeled is -3; it must be"),
+        ({"seed": -1}, "seed is -1; it must be"),
+        ({"train": 0, "val": 0, "test": 0}, "are all 0; SyntheticFaces needs a face"),
     ],
 )
 def test_impossible_requests_are_errors(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         SyntheticFaces(**options)
 
 
 def test_images_too_small_for_a_face_are_an_error():
-    with pytest.raises(ValueError, match="size = 8"):
+    with pytest.raises(ValueError, match="size is 8"):
         SyntheticFaces(train=1, val=0, test=0).load(8)
 
 
 def test_impossible_clips_are_errors():
-    with pytest.raises(ValueError, match="frames = 1"):
+    with pytest.raises(ValueError, match="frames is 1"):
         draw_clip("fear", frames=1, size=24)
-    with pytest.raises(ValueError, match="seed = -1"):
+    with pytest.raises(ValueError, match="seed is -1"):
         draw_clip("fear", frames=3, size=24, seed=-1)
     with pytest.raises(UnknownEmotion, match="boredom"):
         draw_clip("boredom", frames=3, size=24)

@@ -195,10 +195,10 @@ def test_the_same_arguments_give_the_same_bytes_and_are_not_changed():
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan")])
 def test_an_action_outside_its_range_is_an_error(value):
-    with pytest.raises(ValueError, match=r"jaw_drop = .*lies in"):
+    with pytest.raises(ValueError, match=r"jaw_drop is .*lies in"):
         Actions(jaw_drop=value)
 
 
 def test_an_image_too_small_for_a_face_is_an_error():
-    with pytest.raises(ValueError, match="size = 8: a face needs at least 16"):
+    with pytest.raises(ValueError, match="size is 8; a face needs at least 16"):
         render(Identity(), Actions(), PLAIN, 8)
