@@ -87,7 +87,7 @@ def test_features_of_unit_length_train_every_part():
 
 
 def test_the_only_map_cannot_be_dropped():
-    with pytest.raises(InputError, match=r"--model.attention is 1"):
+    with pytest.raises(InputError, match=r"attention is 1"):
         neck(attention=1)
     neck(attention=1, residual=True)
     neck(attention=1, drop="none")

@@ -204,7 +204,7 @@ def test_half_precision():
 
 
 def test_bad_sizes_are_named():
-    with pytest.raises(InputError, match=r"--model.shuffle is 3"):
+    with pytest.raises(InputError, match=r"shuffle is 3"):
         Amending(16, shuffle=3)
     with pytest.raises(InputError, match="1 x 1, too small"):
         Amending(16)(torch.randn(2, 16, 1, 1))

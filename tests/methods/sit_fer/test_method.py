@@ -208,7 +208,7 @@ def test_text_supervision_reaches_the_backbone_and_not_the_anchors():
 
 def test_options_override_the_setting():
     model = make(threshold=0.6, text_weight=3.0, unlabeled_weight=2.0, start=0.0)
-    assert (model.threshold, model.text_weight, model.unlabeled_weight, model.setting.start) == (
+    assert (model.threshold, model.text_weight, model.unlabeled_weight, model.levels.start) == (
         0.6,
         3.0,
         2.0,
@@ -269,7 +269,8 @@ def test_rows_of_the_paper_s_memory_have_no_dropout(tmp_path):
         model = ready(mode=mode).train()
         rows = []
         for _ in range(2):
-            model.losses(batches()[0], None, None)
+            labeled, _ = batches()
+            model.update_labeled_state(labeled, model.labeled_losses(labeled).outputs)
             rows.append(model.levels.instance.labeled.features.clone())
         assert torch.equal(*rows) is same
 
