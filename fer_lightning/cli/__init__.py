@@ -71,8 +71,9 @@ def _own_verb(verb: str, args: list[str]) -> int:
 
         commands: Any = {"splits": COMMANDS}
         return int(auto_cli(commands, args=args, prog="fer-lightning", as_positional=False) or 0)
-    from fer_lightning.cli.matrix import run_matrix, show_results
+    from fer_lightning.cli.matrix import run_matrix
     from fer_lightning.cli.methods import show_methods
+    from fer_lightning.cli.results import show_results
 
     run: Any = {"matrix": run_matrix, "results": show_results, "methods": show_methods}[verb]
     return int(auto_cli(run, args=args[1:], prog=f"fer-lightning {verb}") or 0)

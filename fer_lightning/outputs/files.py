@@ -27,8 +27,8 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise NotWritten(
-            f"cannot write {file}: {error.strerror or error}; {free_space(file)}. {ADVICE} go on from the "
-            "last checkpoint (ckpt_path)"
+            f"cannot write {file}: {error.strerror or error}; {free_space(file)}. {ADVICE} start again; "
+            "training goes on from its last checkpoint (ckpt_path)"
         ) from error
 
 
@@ -48,11 +48,11 @@ def write_atomically(file: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
         NotWritten: if writing fails.
     """
     new = file.with_name(f".{file.name}.new")
-    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with new.open(mode, **text) as stream:
+            with new.open(mode, encoding=encoding, newline=newline) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())  # a full disk may show only now

@@ -1,25 +1,28 @@
-"""Result rows: one CSV line per finished run, and the tables written from them.
+"""Result rows: one CSV line per finished run, and the tables made from them.
 
-A number in a README is worth what can be traced behind it. So a row carries the configuration, the seed, the
-hash of the split, the commit and the cost of the run it came from, and tables are written from rows alone.
+A row carries all that its numbers can be traced to: the configuration and its hash, the method's class and
+revision, seed, split, commit, device and time. Tables are made from rows alone.
 """
 
-import csv
+import fcntl
 import os
 import re
 import statistics
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fer_lightning.errors import InputError
+from fer_lightning.outputs.csv_files import read_csv, write_csv
+from fer_lightning.outputs.files import write_atomically, writing
 
 Row = dict[str, str]
 """One line of a results file. A column that a run does not have is empty."""
+Key = tuple[str, str]
+"""Name and seed: what tells one row from another."""
 
-KEY = ("name", "seed")
-"""The columns that tell one row from another."""
+COLUMNS = ("name", "seed")
+"""The columns of a ``Key``."""
 HEADLINE = {
     "accuracy": "accuracy %",
     "uar": "UAR %",
@@ -27,13 +30,13 @@ HEADLINE = {
     "ccc_valence": "CCC valence",
     "ccc_arousal": "CCC arousal",
 }
-"""The metrics that a table shows, where any row has them, and their headings; a row has fractions for %."""
+"""The test metrics that a table shows, where any row has them, and their headings; a row has fractions
+for %."""
 TRAINING = {"val/score": "validation score %", "audit/coverage": "coverage %", "audit/purity": "purity %"}
-"""Likewise, of the training: the score that chose the epoch; how many faces had a pseudo-label in
-the last epoch, and how many of those a right one."""
-FLOOR = "floor"
-"""Name of the run that learns from the labels alone; the others are held against it, seed by seed."""
+"""Columns and headings of the training: the score that chose the epoch; the share of unlabeled faces whose
+pseudo-label was accepted in the last epoch, and the share of those that was right."""
 NOT_RUN = "not run"
+STALE = "stale"
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -42,13 +45,8 @@ def read_rows(file: Path) -> list[Row]:
     Raises:
         InputError: if it is not a results file.
     """
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        rows = list(reader)
-        missing = set(KEY) - set(reader.fieldnames or ())
-    if missing:
+    rows = read_csv(file)
+    if rows and (missing := set(COLUMNS) - set(rows[0])):
         raise InputError(f"{file} is no results file: it lacks the columns {', '.join(sorted(missing))}")
     return rows
 
@@ -56,26 +54,28 @@ def read_rows(file: Path) -> list[Row]:
 def add_row(file: Path, row: Mapping[str, object]) -> None:
     """Put a row into a results file in place of the one with its name and seed, if any.
 
-    The file is replaced at once: neither a reader nor a kill in the middle meets half of it.
+    The file is replaced at once, and two processes that add rows wait for each other.
+
+    Raises:
+        NotWritten: if the disk is full or the folder not writable.
     """
-    new = {column: _text(value) for column, value in row.items()}
-    old = read_rows(file)
-    rank = {name: rank for rank, name in enumerate(dict.fromkeys(row["name"] for row in [*old, new]))}
-    rows = [*(row for row in old if _key(row) != _key(new)), new]
-    rows.sort(key=lambda row: (rank[row["name"]], int(row["seed"])))
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(file.parent, os.O_RDONLY)
     try:
-        with open(handle, "w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.chmod(temporary, 0o644)  # mkstemp lets only the owner read
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        old = read_rows(file)
+        rank = {name: rank for rank, name in enumerate(dict.fromkeys(key(each)[0] for each in [*old, row]))}
+        rows: list[Mapping[str, object]] = [*(each for each in old if key(each) != key(row)), row]
+        rows.sort(key=lambda each: (rank[key(each)[0]], int(key(each)[1])))
+        write_csv(file, rows)
+    finally:
+        os.close(folder)
+
+
+def key(row: Mapping[str, object]) -> Key:
+    """Return what tells a row from others."""
+    return str(row["name"]), str(row["seed"])
 
 
 class Summary(NamedTuple):
@@ -85,92 +85,76 @@ class Summary(NamedTuple):
     lines: list[list[str]]
 
 
-def summarise(rows: Sequence[Row], planned: Iterable[str] = ()) -> Summary:
-    """Give one line per method: mean ± sample standard deviation of its test metrics over seeds.
+def summarize(
+    rows: Sequence[Row], baselines: Mapping[str, str | None] | None = None, stale: Collection[Key] = ()
+) -> Summary:
+    """Return one line per name: mean ± sample standard deviation of its test metrics over seeds.
 
     Metrics are those of the epoch chosen on the validation faces, and then the accuracy at the last epoch.
-    The gain is that in accuracy over the floor or, for a run NAME-VARIATION, over the run NAME: seed by seed,
-    as a seed means the same labeled faces, so that what the two share does not blur it.
+    The gain is the difference in accuracy to a baseline, seed by seed: a seed means the same labeled faces,
+    and what the two share does not blur it.
 
     Args:
-        rows: rows of one results file.
-        planned: names that get a line, in this order, even without a row; rows of other names follow.
+        rows: of one results file.
+        baselines: names that get a line, in this order, even without a row, and the name that each is
+            compared with, if any; rows of other names follow.
+        stale: rows that are counted as stale and enter no mean.
     """
-    metrics = [metric for metric in HEADLINE if any(row.get(f"selected/{metric}") for row in rows)]
-    columns = {f"selected/{metric}": HEADLINE[metric] for metric in metrics or ("accuracy", "uar", "ece")}
-    if "selected/accuracy" in columns:
-        columns["last/accuracy"] = f"last epoch: {HEADLINE['accuracy']}"
-    columns |= {
-        column: heading for column, heading in TRAINING.items() if any(row.get(column) for row in rows)
-    }
-    names = list(dict.fromkeys([*planned, *(row["name"] for row in rows)]))
-    gains = {name: _gain(name, names, rows) for name in names}
+    baselines = dict(baselines or {})
+    names = list(dict.fromkeys([*baselines, *(row["name"] for row in rows)]))
+    valid = [row for row in rows if key(row) not in stale]
+    columns = _columns(rows)
+    gains = {name: _gain(valid, name, baselines.get(name)) for name in names}
+    compared = {baselines[name] for name, gain in gains.items() if gain}
+    header = ["method", "labels", "seeds", *columns.values()]
+    if compared:
+        header.insert(4, f"gain over {compared.copy().pop()}" if len(compared) == 1 else "gain over baseline")
+    if len(compared) > 1:
+        header.insert(5, "baseline")
     lines = []
     for name in names:
-        mine = [row for row in rows if row["name"] == name]
+        mine = [row for row in valid if row["name"] == name]
+        old = sum(row["name"] == name for row in rows) - len(mine)
         labels = ", ".join(dict.fromkeys(row.get("labels", "") for row in mine))
+        seeds = f"{len(mine)} + {old} {STALE}" if old else str(len(mine))
         cells = [
-            _mean([float(row[column]) for row in mine if row.get(column)], 100 if "%" in heading else 1)
-            if column not in TRAINING or any(row.get(column) for row in mine)
-            else "–"
+            "–"
+            if column in TRAINING and not any(row.get(column) for row in mine)
+            else _mean([float(row[column]) for row in mine if row.get(column)], 100 if "%" in heading else 1)
+            or (STALE if old and not mine else NOT_RUN)
             for column, heading in columns.items()
         ]
-        gain = [gains[name] or "–"] if any(gains.values()) else []
-        lines.append([name, labels, str(len(mine)), *cells[:1], *gain, *cells[1:]])
-    accuracy, *others = columns.values()
-    gain = ["gain in points over"] if any(gains.values()) else []
-    return Summary(["method", "labels", "seeds", accuracy, *gain, *others], lines)
+        if compared:
+            cells.insert(1, gains[name] or "–")
+        if len(compared) > 1:
+            cells.insert(2, (baselines.get(name) if gains[name] else None) or "–")
+        lines.append([name, labels, seeds, *cells])
+    return Summary(header, lines)
 
 
-def _gain(name: str, names: Sequence[str], rows: Sequence[Row]) -> str:
-    """Paired difference in accuracy to the run that this one is to be compared with; empty without one."""
-    whole = max((other for other in names if name.startswith(f"{other}-")), key=len, default=FLOOR)
+def _columns(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the columns of metrics that a table of these rows shows, and their headings."""
+    metrics = [metric for metric in HEADLINE if any(row.get(f"best/{metric}") for row in rows)]
+    columns = {f"best/{metric}": HEADLINE[metric] for metric in metrics or ("accuracy", "uar", "ece")}
+    if "best/accuracy" in columns:
+        columns["last/accuracy"] = f"last epoch: {HEADLINE['accuracy']}"
+    return columns | {
+        column: heading for column, heading in TRAINING.items() if any(row.get(column) for row in rows)
+    }
+
+
+def _gain(rows: Sequence[Row], name: str, baseline: str | None) -> str:
+    """Return the mean of the differences in accuracy to a baseline over their common seeds, empty without."""
     mine, other = (
         {
-            row["seed"]: float(row["selected/accuracy"])
+            row["seed"]: float(row["best/accuracy"])
             for row in rows
-            if row["name"] == each and row.get("selected/accuracy")
+            if row["name"] == each and row.get("best/accuracy")
         }
-        for each in (name, whole)
+        for each in (name, baseline)
     )
     differences = [mine[seed] - other[seed] for seed in mine.keys() & other.keys()]
-    return f"{_mean(differences, 100, sign='+')} {whole}" if differences and name != whole else ""
-
-
-def table(file: Path, planned: Iterable[str] = ()) -> str:
-    """Return the summary of a results file as Markdown.
-
-    Args:
-        file: results file.
-        planned: see `summarise`.
-    """
-    summary = summarise(read_rows(file), planned)
-    return markdown(summary.header, summary.lines, left=2)
-
-
-def write_readme(readme: Path, file: Path, planned: Iterable[str] = ()) -> None:
-    """Put the table of a results file between its markers in a README.
-
-    The markers are ``<!-- results:NAME -->``, where NAME is the results file's without its suffix, and
-    ``<!-- /results -->``.
-
-    Raises:
-        InputError: if the README has no such markers.
-    """
-    put_between(readme, f"<!-- results:{file.stem} -->", "<!-- /results -->", table(file, planned))
-
-
-def put_between(readme: Path, opening: str, closing: str, content: str) -> None:
-    """Replace what stands between two markers of a README.
-
-    Raises:
-        InputError: if it has no such markers.
-    """
-    text = readme.read_text(encoding="utf-8")
-    block = re.compile(f"({re.escape(opening)}).*?({re.escape(closing)})", re.DOTALL)
-    if not block.search(text):
-        raise InputError(f"{readme} has no place for this table: write {opening} and {closing} into it")
-    readme.write_text(block.sub(lambda found: f"{found[1]}\n{content}\n{found[2]}", text), encoding="utf-8")
+    return _mean(differences, 100, sign="+") if name != baseline else ""
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]], left: int) -> str:
@@ -179,17 +163,25 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]], left: int) -
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ruler, *lines))
 
 
-def _text(value: object) -> str:
-    """Write a number so that it reads back the same, without the noise of float32 arithmetic."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def put_between(readme: Path, opening: str, closing: str, content: str) -> None:
+    """Replace what stands between two markers of a README.
 
-
-def _key(row: Row) -> tuple[str, ...]:
-    return tuple(row[column] for column in KEY)
+    Raises:
+        InputError: if it is not there, or has no such markers.
+    """
+    if not readme.is_file():
+        raise InputError(f"{readme} does not exist")
+    text = readme.read_text(encoding="utf-8")
+    block = re.compile(f"({re.escape(opening)}).*?({re.escape(closing)})", re.DOTALL)
+    if not block.search(text):
+        raise InputError(f"{readme} has no place for this table: write {opening} and {closing} into it")
+    with write_atomically(readme) as stream:
+        stream.write(block.sub(lambda found: f"{found[1]}\n{content}\n{found[2]}", text))
 
 
 def _mean(values: Sequence[float], scale: int, sign: str = "") -> str:
+    """Return mean ± sample standard deviation, the mean alone of one value, nothing of none."""
     if not values:
-        return NOT_RUN
+        return ""
     mean = f"{scale * statistics.fmean(values):{sign}.2f}"
     return f"{mean} ± {scale * statistics.stdev(values):.2f}" if len(values) > 1 else mean

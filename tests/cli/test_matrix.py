@@ -1,5 +1,4 @@
 import fcntl
-import inspect
 import io
 import json
 import os
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from light_method import LightMethod
 from rich.console import Console
 
-import fer_lightning.methods
-from fer_lightning.cli.matrix import _rich, read_matrix, run_cells, run_matrix, show_results
-from fer_lightning.data.datamodule import SemiSupervisedFaces
-from fer_lightning.errors import InputError
-from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.outputs.results import add_row, read_rows, summarise
+from fer_lightning.cli.matrix import run_cells, run_matrix
+from fer_lightning.cli.matrix_file import read_matrix
+from fer_lightning.cli.processes import visible_gpus
+from fer_lightning.cli.versions import Version
+from fer_lightning.outputs.results import read_rows
 
 # Stands in for `python -m fer_lightning`: leaves the files of a run, and its own command line in calls.txt.
 PROGRAM = """
@@ -60,7 +59,8 @@ if verb == "fit":
     )
     seed = int(options["seed_everything"])
     run = dict(seed=seed, split="0123456789abcdef", commit="c0ffee", steps=7, wall_s=1.5, device="cpu",
-               dataset="synthetic", labels="10 per class", finished=True)
+               dataset="synthetic", labels="10 per class", finished=True,
+               method="light_method.LightMethod", revision=int(options.get("revision", 1)))
     run["seed"] += options.get("mode") == "other seed"
     (here / "run.json").write_text(json.dumps(run))
 else:
@@ -84,7 +84,7 @@ def program(tmp_path):
 @pytest.fixture
 def write(tmp_path):
     def write(runs, **more):
-        (tmp_path / "common.yaml").touch()
+        (tmp_path / "common.yaml").write_text("model: {class_path: light_method.LightMethod}")
         content = {
             "results": str(tmp_path / "results.csv"),
             "root": str(tmp_path / "runs"),
@@ -98,9 +98,10 @@ def write(tmp_path):
     return write
 
 
-def drive(matrix, program, jobs=1):
+def drive(matrix, program, jobs=1, **options):
     output = io.StringIO()
-    status = run_cells(matrix.cells(), matrix.results, jobs, program, Console(file=output))
+    console = Console(file=output)
+    status = run_cells(matrix.cells(), matrix.results, jobs, program, console=console, **options)
     return status, output.getvalue()
 
 
@@ -110,10 +111,10 @@ def calls(tmp_path, run):
 
 def test_a_run_is_trained_tested_twice_and_leaves_its_row(tmp_path, program, write):
     args = {"data.labels": 10, "data.val": None, "model.lr": 0.03, "model.stem": "small"}
-    matrix = read_matrix(write([{"name": "floor", "args": args}], seeds=[3]))
+    matrix = read_matrix(write([{"name": "supervised", "args": args}], seeds=[3]))
     assert drive(matrix, program)[0] == 0
-    here = tmp_path / "runs" / "floor-seed3"
-    fit, best, last = calls(tmp_path, "floor-seed3")
+    here = tmp_path / "runs" / "supervised-seed3"
+    fit, best, last = calls(tmp_path, "supervised-seed3")
     assert fit == [
         *("fit", "--config", f"{tmp_path}/common.yaml"),
         *("--data.labels=10", "--data.val=null", "--model.lr=0.03", "--model.stem=small"),
@@ -125,8 +126,10 @@ def test_a_run_is_trained_tested_twice_and_leaves_its_row(tmp_path, program, wri
     ]
     assert read_rows(matrix.results) == [
         {
-            "name": "floor",
+            "name": "supervised",
             "seed": "3",
+            "method": "LightMethod",
+            "revision": "1",
             "dataset": "synthetic",
             "labels": "10 per class",
             "split": "0123456789ab",
@@ -134,11 +137,12 @@ def test_a_run_is_trained_tested_twice_and_leaves_its_row(tmp_path, program, wri
             "steps": "7",
             "wall_s": "1.5",
             "device": "cpu",
+            "config_hash": Version.of(matrix.cells()[0].config).config_hash,
             "config": f"{tmp_path}/common.yaml data.labels=10 data.val=null model.lr=0.03 model.stem=small",
-            "selected_epoch": "3",
-            "selected/accuracy": "0.5",
-            "selected/uar": "0.5",
-            "selected/ece": "0.125",
+            "best_epoch": "3",
+            "best/accuracy": "0.5",
+            "best/uar": "0.5",
+            "best/ece": "0.125",
             "last/accuracy": "0.25",
             "last/uar": "0.25",
             "last/ece": "0.125",
@@ -151,23 +155,11 @@ def test_a_run_is_trained_tested_twice_and_leaves_its_row(tmp_path, program, wri
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_only_what_has_no_row_is_run(tmp_path, program, write, jobs):
-    assert drive(read_matrix(write([{"name": "floor"}])), program, jobs)[0] == 0
-    matrix = read_matrix(write([{"name": "floor"}, {"name": "fixmatch"}], seeds=[0, 1]))
+    assert drive(read_matrix(write([{"name": "supervised"}])), program, jobs)[0] == 0
+    matrix = read_matrix(write([{"name": "supervised"}, {"name": "fixmatch"}], seeds=[0, 1]))
     assert drive(matrix, program, jobs)[0] == 0
     assert len(read_rows(matrix.results)) == 4
-    assert len(calls(tmp_path, "floor-seed0")) == 3  # one fit and two tests, of the first time
-
-
-def test_seeds_come_one_after_the_other_and_a_run_may_have_its_own(write):
-    matrix = read_matrix(write([{"name": "floor"}, {"name": "ceiling", "seeds": [0]}], seeds=[0, 1]))
-    assert [(cell.name, cell.seed) for cell in matrix.cells()] == [("floor", 0), ("ceiling", 0), ("floor", 1)]
-
-
-def test_arguments_and_configs_of_a_run_come_after_the_common_ones(tmp_path, write):
-    (tmp_path / "own.yaml").touch()
-    runs = [{"name": "ceiling", "configs": [str(tmp_path / "own.yaml")], "args": {"a": 2}}]
-    (cell,) = read_matrix(write(runs, args={"a": 1, "b": True})).cells()
-    assert cell.config == f"{tmp_path}/common.yaml {tmp_path}/own.yaml a=2 b=true"
+    assert len(calls(tmp_path, "supervised-seed0")) == 3  # one fit and two tests, of the first time
 
 
 def test_a_failed_run_shows_why_and_the_others_run(program, write):
@@ -191,43 +183,103 @@ def test_a_run_that_is_not_what_was_asked_for_gets_no_row(program, write, mode, 
 
 
 def test_a_finished_training_is_only_tested(tmp_path, program, write):
-    matrix = read_matrix(write([{"name": "floor"}]))
+    matrix = read_matrix(write([{"name": "supervised"}]))
     drive(matrix, program)
     matrix.results.unlink()
     drive(matrix, program)
-    assert [call[0] for call in calls(tmp_path, "floor-seed0")] == ["fit", "test", "test", "test", "test"]
-    assert read_rows(matrix.results)[0]["selected/accuracy"] == "0.5"
+    assert [call[0] for call in calls(tmp_path, "supervised-seed0")] == [
+        "fit",
+        "test",
+        "test",
+        "test",
+        "test",
+    ]
+    assert read_rows(matrix.results)[0]["best/accuracy"] == "0.5"
 
 
 def test_without_validation_faces_only_the_last_checkpoint_is_tested(tmp_path, program, write):
-    matrix = read_matrix(write([{"name": "floor"}]))
+    matrix = read_matrix(write([{"name": "supervised"}]))
     drive(matrix, program)
     matrix.results.unlink()
-    here = tmp_path / "runs" / "floor-seed0"
+    here = tmp_path / "runs" / "supervised-seed0"
     (here / "checkpoints" / "best.ckpt").unlink()
     (here / "test.csv").unlink()
     assert drive(matrix, program)[0] == 0
     (row,) = read_rows(matrix.results)
-    assert (row["selected_epoch"], row["last/accuracy"]) == ("", "0.25")
-    assert "selected/accuracy" not in row
+    assert (row["best_epoch"], row["last/accuracy"]) == ("", "0.25")
+    assert "best/accuracy" not in row
 
 
-def test_a_row_and_a_directory_of_another_configuration_are_not_taken_for_this_one(program, write):
-    drive(read_matrix(write([{"name": "floor", "args": {"a": 1}}])), program)
-    matrix = read_matrix(write([{"name": "floor", "args": {"a": 2}}]))
+def stale(program, write):
+    """A matrix whose one run has a row and a directory of other settings."""
+    drive(read_matrix(write([{"name": "uda", "args": {"a": 1}}])), program)
+    return read_matrix(write([{"name": "uda", "args": {"a": 2}}]))
+
+
+def test_a_row_of_other_settings_is_stale_and_stays_until_asked(program, write):
+    matrix = stale(program, write)
     status, text = drive(matrix, program)
     assert status == 1
-    assert "Delete that row" in text
+    assert "uda (seed 0) is stale: its row in" in text
+    assert "settings have changed. Run it again with --rerun_stale" in text.replace("\n", " ")
+    assert read_rows(matrix.results)[0]["config"].endswith("a=1")
+
+
+def test_a_directory_of_other_settings_is_not_taken_for_this_one(program, write):
+    matrix = stale(program, write)
     matrix.results.unlink()
     status, text = drive(matrix, program)
     assert status == 1
-    assert "Delete or rename it" in text
+    assert "settings have changed. Delete or rename it, or add --rerun_stale" in text
     assert read_rows(matrix.results) == []
 
 
+def test_a_stale_run_is_run_again_on_request_and_its_directory_kept(tmp_path, program, write):
+    for a in (1, 2, 3):
+        matrix = read_matrix(write([{"name": "uda", "args": {"a": a}}]))
+        assert drive(matrix, program, rerun_stale=True)[0] == 0
+    (row,) = read_rows(matrix.results)
+    assert row["config"].endswith("a=3")
+    directories = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert directories == ["uda-seed0", "uda-seed0-stale1", "uda-seed0-stale2"]
+    assert len(calls(tmp_path, "uda-seed0")) == 3
+    drive(matrix, program, rerun_stale=True)  # which is of today, and not run again
+    assert len(calls(tmp_path, "uda-seed0")) == 3
+
+
+def test_a_raised_revision_makes_the_row_and_the_directory_stale(program, write, monkeypatch):
+    matrix = read_matrix(write([{"name": "uda"}]))
+    drive(matrix, program)
+    monkeypatch.setattr(LightMethod, "revision", 2)
+    status, text = drive(matrix, program)
+    assert status == 1
+    assert "LightMethod has revision 2 now, and had 1. Run it again" in text.replace("\n", " ")
+    matrix.results.unlink()  # a run that was begun with other code is not tested, nor trained further
+    status, text = drive(matrix, program)
+    assert status == 1
+    assert "LightMethod has revision 2 now, and had 1. Delete or rename it" in text.replace("\n", " ")
+
+
+def test_a_row_has_the_revision_of_the_process_that_trained(program, write):
+    matrix = read_matrix(write([{"name": "uda", "args": {"revision": 7}}]))
+    drive(matrix, program)
+    assert read_rows(matrix.results)[0]["revision"] == "7"
+
+
+def test_a_directory_of_a_run_by_hand_is_left_alone(tmp_path, program, write):
+    matrix = read_matrix(write([{"name": "uda"}]))
+    here = tmp_path / "runs" / "uda-seed0"
+    here.mkdir(parents=True)
+    (here / "run.json").write_text("{}")
+    status, text = drive(matrix, program)
+    assert status == 1
+    assert "holds something else than a matrix's run" in text
+    assert (here / "run.json").read_text() == "{}"
+
+
 def test_two_drivers_do_not_train_in_one_directory(tmp_path, program, write):
-    matrix = read_matrix(write([{"name": "floor"}]))
-    here = tmp_path / "runs" / "floor-seed0"
+    matrix = read_matrix(write([{"name": "supervised"}]))
+    here = tmp_path / "runs" / "supervised-seed0"
     here.mkdir(parents=True)
     with (here / "log.txt").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -238,21 +290,21 @@ def test_two_drivers_do_not_train_in_one_directory(tmp_path, program, write):
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path, program, write):
-    matrix = read_matrix(write([{"name": "floor"}]))
+    matrix = read_matrix(write([{"name": "supervised"}]))
     drive(matrix, program)
-    here = tmp_path / "runs" / "floor-seed0"
+    here = tmp_path / "runs" / "supervised-seed0"
     matrix.results.unlink()
     (here / "checkpoints" / "last.ckpt").unlink()
     (here / "run.json").write_text("{}")
     assert drive(matrix, program)[0] == 0
-    assert [call[0] for call in calls(tmp_path, "floor-seed0")] == ["fit", "test", "test"] * 2
+    assert [call[0] for call in calls(tmp_path, "supervised-seed0")] == ["fit", "test", "test"] * 2
 
 
 DRIVER = """
 import sys
 from pathlib import Path
-from fer_lightning.errors import InputError
-from fer_lightning.cli.matrix import read_matrix, run_cells
+from fer_lightning.cli.matrix import run_cells
+from fer_lightning.cli.matrix_file import read_matrix
 matrix = read_matrix(Path(sys.argv[1]))
 sys.exit(run_cells(matrix.cells(), matrix.results, int(sys.argv[2]), sys.argv[3:]))
 """
@@ -262,7 +314,10 @@ sys.exit(run_cells(matrix.cells(), matrix.results, int(sys.argv[2]), sys.argv[3:
 def driving(tmp_path, file, jobs, program, waiting):
     """Start a driver, and wait until those runs of it wait."""
     command = [sys.executable, "-c", DRIVER, str(file), str(jobs), *program]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     try:
         while not all((tmp_path / "runs" / f"{name}-seed0" / "waiting").exists() for name in waiting):
             assert driver.poll() is None
@@ -301,35 +356,9 @@ def test_asked_to_stop_again_it_kills_what_does_not_listen(tmp_path, program, wr
         assert driver.wait() == 130
 
 
-@pytest.mark.parametrize(
-    ("runs", "more", "message"),
-    [
-        ([{"nmae": "floor"}], {}, "nmae"),
-        ([{"name": "floor"}], {"sedes": [1]}, "sedes"),
-        ([{"name": "floor", "seeds": ["x"]}], {}, "x"),
-        ([{"name": "a/b"}], {}, "names a directory"),
-        ([{"name": "a"}, {"name": "a"}], {}, "given twice"),
-        ([{"name": "a", "configs": ["gone.yaml"]}], {}, r"gone\.yaml does not exist"),
-    ],
-)
-def test_a_wrong_matrix_file_is_named_with_its_fault(write, runs, more, message):
-    with pytest.raises(InputError, match=rf"(?s)matrix\.yaml: .*{message}"):
-        read_matrix(write(runs, **more))
-
-
-def test_a_matrix_file_that_is_not_there_or_no_mapping_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.yaml"):
-        read_matrix(tmp_path / "gone.yaml")
-    (tmp_path / "list.yaml").write_text("[]")
-    with pytest.raises(InputError, match=r"list\.yaml: expected the keys results, root and runs"):
-        read_matrix(tmp_path / "list.yaml")
-
-
-def test_the_verbs_print_the_table_with_what_was_not_run(tmp_path, program, write, capsys):
-    first, both = [{"name": "floor"}], [{"name": "floor"}, {"name": "fixmatch"}]
-    matrix = read_matrix(write(first))
-    drive(matrix, program)
-    pictures = tmp_path / "runs" / "floor-seed0" / "figures"
+def test_the_verb_prints_the_table_and_where_the_pictures_are(tmp_path, program, write, capsys):
+    drive(read_matrix(write([{"name": "supervised"}])), program)
+    pictures = tmp_path / "runs" / "supervised-seed0" / "figures"
     pictures.mkdir()
     (pictures / "views.png").touch()
     assert run_matrix(tmp_path / "matrix.yaml") == 0  # nothing left to run
@@ -337,67 +366,51 @@ def test_the_verbs_print_the_table_with_what_was_not_run(tmp_path, program, writ
     assert "50.00" in printed
     assert f"Pictures in {pictures}: views.png" in printed
 
-    assert show_results(matrix.results, matrix=write(both)) == 0
-    assert "| fixmatch |  | 0 | not run | not run | not run | not run |" in capsys.readouterr().out
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- results:results --><!-- /results -->")
-    assert show_results(matrix.results, readme) == 0
-    assert "| floor | 10 per class | 1 | 50.00 | 50.00 | 12.50 | 25.00 |" in readme.read_text()
 
-
-def test_results_and_root_can_be_put_elsewhere(tmp_path, write):
-    matrix = read_matrix(write([{"name": "floor"}]), results=tmp_path / "r.csv", root=tmp_path / "elsewhere")
-    assert matrix.results == tmp_path / "r.csv"
-    assert matrix.cells()[0].directory == tmp_path / "elsewhere" / "floor-seed0"
+def environments(tmp_path, matrix, variable, jobs, **options):
+    """Value of a variable in the processes of each run."""
+    script = tmp_path / "environment.py"
+    script.write_text(
+        "import json, os, sys, time; here = sys.argv[-1].split('=')[1]; time.sleep(0.2); "
+        f"json.dump(os.environ.get('{variable}'), open(here + '/value', 'w'))"
+    )
+    drive(matrix, [sys.executable, "-S", str(script)], jobs, **options)
+    return [json.loads((cell.directory / "value").read_text()) for cell in matrix.cells()]
 
 
 def test_several_jobs_share_the_cores_unless_told(tmp_path, write, monkeypatch):
-    script = tmp_path / "threads.py"
-    script.write_text(
-        "import json, os, sys; here = sys.argv[-1].split('=')[1]; "
-        "json.dump(os.environ.get('OMP_NUM_THREADS'), open(here + '/threads', 'w'))"
-    )
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     for given, jobs, expected in ((None, 1, None), (None, 4, "2"), ("3", 4, "3")):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if given:
             monkeypatch.setenv("OMP_NUM_THREADS", given)
         matrix = read_matrix(write([{"name": f"r{given}{jobs}"}]))
-        drive(matrix, [sys.executable, "-S", str(script)], jobs)
-        assert json.loads((matrix.cells()[0].directory / "threads").read_text()) == expected
+        assert environments(tmp_path, matrix, "OMP_NUM_THREADS", jobs) == [expected]
 
 
-def test_the_table_of_a_narrow_terminal_cuts_nothing_off(tmp_path):
-    row = {"seed": 0, "labels": 70, "audit/coverage": 1, "audit/purity": 0.5, "last/accuracy": 0.5}
-    row |= {f"selected/{metric}": 0.5 for metric in ("accuracy", "uar", "ece")}
-    for seed in (0, 1):
-        add_row(tmp_path / "results.csv", row | {"name": "scl_uerm_arm", "seed": seed})
-    summary = summarise(read_rows(tmp_path / "results.csv"))
-    console = Console(file=io.StringIO(), width=80)
-    console.print(_rich(summary, "title"))
-    drawn = console.file.getvalue()
-    assert "…" not in drawn
-    assert "scl_uerm_arm" in drawn
-    assert "100.00" in drawn
+@pytest.mark.parametrize(
+    ("visible", "gpus", "jobs", "expected"),
+    [
+        ("0,1", None, 2, {"0", "1"}),
+        ("GPU-a,GPU-b", None, 4, {"GPU-a", "GPU-b"}),  # more runs than GPUs: two on each
+        ("0,1", None, 1, {"0,1"}),  # a run by itself has them all
+        ("0,1", ["3"], 1, {"3"}),
+        ("5", None, 2, {"5"}),
+        ("", None, 2, {""}),
+    ],
+)
+def test_each_slot_has_a_gpu_of_its_own(tmp_path, write, monkeypatch, visible, gpus, jobs, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    matrix = read_matrix(write([{"name": name} for name in "abcd"]))
+    found = environments(tmp_path, matrix, "CUDA_VISIBLE_DEVICES", jobs, gpus=gpus)
+    assert set(found) == expected
 
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-MATRICES = [file.name for file in sorted(EXPERIMENTS.glob("*.yaml")) if "\nruns:" in file.read_text()]
-
-
-def options_of(*classes):
-    return {name for of in classes for name in inspect.signature(of.__init__).parameters}
-
-
-@pytest.mark.parametrize("file", MATRICES)
-def test_the_matrices_of_the_repository_name_options_that_exist(file, monkeypatch):
-    monkeypatch.chdir(EXPERIMENTS.parent)
-    for cell in read_matrix(EXPERIMENTS / file).cells():
-        contents = [yaml.safe_load(Path(config).read_text()) for config in cell.configs]
-        (method,) = [content["model"]["class_path"] for content in contents if "model" in content]
-        chosen = getattr(fer_lightning.methods, method.rpartition(".")[2])
-        parents = [c for c in chosen.__mro__ if issubclass(c, SemiSupervised)]
-        known = {f"model.{name}" for name in options_of(*parents)}
-        known |= {f"data.{name}" for name in options_of(SemiSupervisedFaces)}
-        asked = {name for name in cell.args if not name.startswith("trainer.")}
-        assert asked <= known, (str(cell), asked - known)
+def test_gpus_are_those_that_the_driver_lists_where_no_variable_names_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\n")
+    program.chmod(0o755)
+    assert visible_gpus() == ["GPU-a", "GPU-b"]
