@@ -9,10 +9,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import DIMENSIONS
 from fer_lightning.outputs.csv_files import cell
-from fer_lightning.outputs.files import writing
+from fer_lightning.outputs.files import write_atomically, writing
 from fer_lightning.task import Prediction
 
 
@@ -33,7 +34,7 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the table, or this rank's part of it."""
         method = cast(SemiSupervised, pl_module)
-        data, task = method.datamodule, method.task
+        data, task = cast(SemiSupervisedFaces, trainer.datamodule), method.task  # type: ignore[attr-defined]
         self._emotions = task.emotions
         self._names = data.faces.names[getattr(data, data.predict_on)]
         header = ["name"]
@@ -78,12 +79,13 @@ class PredictionWriter(Callback):
         self._lines.close()
         trainer.strategy.barrier("predictions")
         if trainer.is_global_zero:
-            with self._part(0).open("ab") as table:
-                for rank in range(1, trainer.world_size):
-                    with self._part(rank).open("rb") as part:
+            parts = [self._part(rank) for rank in range(trainer.world_size)]
+            with write_atomically(self.file, "wb") as table:
+                for each in parts:
+                    with each.open("rb") as part:
                         shutil.copyfileobj(part, table)
-                    self._part(rank).unlink()
-            self._part(0).replace(self.file)
+            for each in parts:
+                each.unlink()
 
     def _part(self, rank: int) -> Path:
         return self.file.with_name(f".{self.file.name}.{rank}")

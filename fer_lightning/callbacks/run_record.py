@@ -1,4 +1,4 @@
-"""Where a run comes from: which faces, which code, which settings, and what it cost."""
+"""Records of a run: its faces, code, settings and cost, in files and in the loggers."""
 
 import json
 import os
@@ -15,17 +15,20 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 
 import fer_lightning
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.outputs.files import writing
+from fer_lightning.outputs.files import write_atomically
 from fer_lightning.outputs.run_logger import RunLogger
 
 
 class RunRecord(Callback):
     """Writes ``split.json`` and ``run.json``, and gives the loggers what a number must be traceable to.
 
-    ``run.json`` says ``finished: false`` from the first batch on, and ``true`` once training has ended. Its
-    ``wall_s`` is the time spent on the weights at hand: a run that resumes goes on from the time of its
-    checkpoint, so work that was lost does not count.
+    ``run.json`` has the method's class and ``revision``, seed, hash of the split, commit, data set and its
+    license, numbers of labels, unlabeled faces and parameters, steps, seconds and device. Its ``finished`` is
+    false from the first batch on, and true once training has ended. Its ``wall_s`` is the time spent on the
+    weights at hand: a run that resumes goes on from the time of its checkpoint, so work that was lost does
+    not count.
 
     Args:
         run_dir: where the files go.
@@ -39,9 +42,11 @@ class RunRecord(Callback):
         self._setting_before: dict[str, int] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write everything down, and let the log of the run begin at this step."""
+        """Write both files, and let the log of the run begin at this step."""
+        method, data = cast(SemiSupervised, pl_module), _data(trainer)
         self._since = time.monotonic()
         self._setting = {
+            "revision": method.revision,
             "devices": trainer.world_size,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
         }
@@ -51,18 +56,17 @@ class RunRecord(Callback):
                     f"the run to resume had {name} {before}, now it is {self._setting[name]}: training goes "
                     "on, but not exactly as it would have"
                 )
-        method = cast(SemiSupervised, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.begin(trainer.global_step)
             logger.log_hyperparams(_origin(trainer, method))
         if trainer.is_global_zero:
-            with writing(self.run_dir / "split.json"):
-                method.datamodule.split.save(self.run_dir / "split.json")
+            with write_atomically(self.run_dir / "split.json") as stream:
+                stream.write(data.split.to_json())
             self._write(trainer, method, finished=False)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say that training has ended."""
+        """Record that training has ended."""
         if trainer.is_global_zero:
             self._write(trainer, cast(SemiSupervised, pl_module), finished=True)
 
@@ -77,16 +81,14 @@ class RunRecord(Callback):
             "lightning": L.__version__,
             "torch": torch.__version__,
         }
-        file, new = self.run_dir / "run.json", self.run_dir / ".run.json.new"
-        with writing(file):
-            new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            os.replace(new, file)
+        with write_atomically(self.run_dir / "run.json") as stream:
+            stream.write(json.dumps(content, indent=2) + "\n")
 
     def _wall(self) -> float:
         return self._wall_s + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the time spent so far, and what must not change for a run to go on exactly."""
+        """Return the time spent so far, and the settings without which a run goes on differently."""
         return {"wall_s": self._wall(), **self._setting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -102,14 +104,14 @@ class SaveRunConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write it for ``fit`` alone: ``test`` looks at a run and does not change what it was."""
+        """Write it for ``fit`` alone: ``test`` measures a run and does not change its settings."""
         if stage == "fit":
             self.config = self.config.clone()
             self.config["ckpt_path"] = None
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hand it to every logger."""
+        """Give it to every logger."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         for logger in trainer.loggers:
             logger.log_hyperparams(config)
@@ -123,7 +125,7 @@ def source_commit() -> str | None:
     """
     package = Path(fer_lightning.__file__).parent
     try:
-        _git(package, "ls-files", "--error-unmatch", "__init__.py")  # else the repository is somebody else's
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")  # else it is another project's
         dirty = "-dirty" if _git(package, "status", "--porcelain", ".") else ""
         return _git(package, "rev-parse", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):
@@ -136,10 +138,11 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _origin(trainer: L.Trainer, method: SemiSupervised) -> dict[str, Any]:
-    """Return what the run is of, in plain numbers and texts."""
-    data, seed = method.datamodule, os.environ.get("PL_GLOBAL_SEED")
+    """Return method, seed, code and data of the run as plain numbers and texts."""
+    data, seed = _data(trainer), os.environ.get("PL_GLOBAL_SEED")
     return {
         "method": f"{type(method).__module__}.{type(method).__qualname__}",
+        "revision": method.revision,
         "seed": None if seed is None else int(seed),
         "split": data.split.sha256,
         "commit": source_commit(),
@@ -150,3 +153,7 @@ def _origin(trainer: L.Trainer, method: SemiSupervised) -> dict[str, Any]:
         "label_noise": data.label_noise,
         "parameters": sum(p.numel() for p in method.student.parameters()),
     }
+
+
+def _data(trainer: L.Trainer) -> SemiSupervisedFaces:
+    return cast(SemiSupervisedFaces, trainer.datamodule)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ import fer_lightning
 from fer_lightning.callbacks import run_record
 from fer_lightning.callbacks.run_record import source_commit
 from fer_lightning.data.splits import Split
+from fer_lightning.methods import FixMatch
 
 
 class Hyperparameters(CSVLogger):
@@ -29,8 +30,8 @@ def record(run_dir):
     return json.loads((run_dir / "run.json").read_text())
 
 
-def test_a_finished_run_tells_where_it_comes_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "source_commit", lambda: "abc-dirty")
+def test_a_finished_run_has_its_origin_on_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_record, "source_commit", lambda: "abc-dirty")
     other = Hyperparameters(tmp_path / "other")
     trainer = full_fit(tmp_path, loggers=[other])
     split, run = trainer.datamodule.split, record(tmp_path)
@@ -38,6 +39,7 @@ def test_a_finished_run_tells_where_it_comes_from(tmp_path, monkeypatch):
     assert run.pop("wall_s") > 0
     assert run == {
         "method": "fer_lightning.methods.fixmatch.FixMatch",
+        "revision": FixMatch.revision,
         "seed": 3,
         "split": split.sha256,
         "commit": "abc-dirty",
@@ -89,13 +91,21 @@ def test_resuming_a_finished_run_leaves_its_record(tmp_path):
     assert after == before
 
 
-def test_another_global_batch_is_said_when_resuming(tmp_path):
+def test_resuming_with_another_global_batch_warns(tmp_path):
     full_fit(tmp_path, callbacks=[KeepCheckpoint(4, tmp_path / "mid.ckpt")], max_epochs=1)
     with pytest.warns(UserWarning, match="accumulate_grad_batches 1, now it is 2"):
         full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1, accumulate_grad_batches=2)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "the run to resume")
         full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1)
+
+
+def test_resuming_with_another_revision_warns(tmp_path, monkeypatch):
+    full_fit(tmp_path, callbacks=[KeepCheckpoint(4, tmp_path / "mid.ckpt")], max_epochs=1)
+    monkeypatch.setattr(FixMatch, "revision", FixMatch.revision + 1)
+    with pytest.warns(UserWarning, match=f"revision {FixMatch.revision - 1}, now it is {FixMatch.revision}"):
+        full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1)
+    assert record(tmp_path)["revision"] == FixMatch.revision
 
 
 @pytest.fixture
@@ -127,7 +137,7 @@ def test_commit_of_the_code(repository):
     assert source_commit() == head + "-dirty"
 
 
-def test_somebody_else_s_repository_says_nothing_about_the_code(repository):
+def test_the_repository_of_another_project_is_not_that_of_the_code(repository):
     folder, git = repository  # the package lies in it, but is not part of it: an environment in a project
     (folder / "project.py").write_text("")
     git("add", "project.py")
