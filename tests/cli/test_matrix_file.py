@@ -102,6 +102,8 @@ def test_the_matrices_of_the_repository_name_options_that_exist(file, monkeypatc
         known = options_of(*(each for each in method.__mro__ if issubclass(each, SemiSupervised)))
         assert content["model"].keys() <= known, str(cell)
         assert content["data"].keys() <= options_of(SemiSupervisedFaces), str(cell)
+        if method is fer_lightning.methods.SITFER:  # its default is what the machine has
+            assert content["model"]["text_anchor"] != "auto", str(cell)
 
 
 @pytest.mark.parametrize("file", MATRICES)
