@@ -1,4 +1,4 @@
-"""The table of methods, from what their classes say of themselves."""
+"""The table of methods, made from the ``about`` of their classes."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import fer_lightning.methods
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.outputs.results import markdown, put_between
 
-HEADER = ("method", "paper", "believes", "learns", "extra state")
+HEADER = ("method", "paper", "pseudo-labels", "learns from unlabeled faces", "extra state")
 MARKERS = ("<!-- methods -->", "<!-- /methods -->")
 
 
 def methods() -> list[type[SemiSupervised]]:
-    """Return every method, the baselines that others build on first."""
+    """Return every method, the oldest first."""
     named = (getattr(fer_lightning.methods, name) for name in fer_lightning.methods.__all__)
     return sorted((m for m in named if m is not SemiSupervised), key=lambda m: (m.about.year, m.about.name))
 
@@ -42,4 +42,4 @@ def _line(method: type[SemiSupervised]) -> list[str]:
     about = method.about
     paper = f"[{about.paper}]({about.url})" if about.url else about.paper or "–"
     name = f"`{method.__name__}`" + (f": {about.name}" if about.name != method.__name__ else "")
-    return [name, paper, about.believes, about.learns, about.state or "–"]
+    return [name, paper, about.pseudo_labels, about.learns, about.state or "–"]
