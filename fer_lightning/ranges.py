@@ -30,7 +30,7 @@ else:
     Momentum = ranges.restricted_number_type("FloatFrom0Below1", float, [(">=", 0), ("<", 1)])
     OverOne = ranges.restricted_number_type("FloatAbove1", float, (">", 1))
 
-_WORDS: dict[type, str] = {
+RANGE_WORDS: dict[type, str] = {
     PositiveInt: "a whole number above 0",
     NonNegativeInt: "a whole number of at least 0",
     PositiveFloat: "a number above 0",
@@ -56,7 +56,7 @@ def check_ranges(built: type, values: Mapping[str, Any], section: str | None = N
     for cls in built.__mro__:
         if not cls.__module__.startswith(("lightning.", "torch.", "builtins")) and "__init__" in vars(cls):
             for name, hint in get_type_hints(cls.__init__).items():
-                for number in {hint, *get_args(hint)} & _WORDS.keys():
+                for number in {hint, *get_args(hint)} & RANGE_WORDS.keys():
                     _check(number, name, values.get(name), section)
 
 
@@ -67,4 +67,4 @@ def _check(number: type, name: str, value: Any, section: str | None) -> None:
         number(value)
     except (TypeError, ValueError) as error:
         option = f"{section}.{name}" if section else None
-        raise InputError(f"{name} is {value!r}; it must be {_WORDS[number]}", option=option) from error
+        raise InputError(f"{name} is {value!r}; it must be {RANGE_WORDS[number]}", option=option) from error

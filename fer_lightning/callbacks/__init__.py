@@ -19,7 +19,7 @@ from fer_lightning.callbacks.run_checkpoints import (
 from fer_lightning.callbacks.run_record import RunRecord, SaveRunConfig
 from fer_lightning.callbacks.test_table import TestTable
 from fer_lightning.callbacks.view_picture import ViewPicture
-from fer_lightning.callbacks.wandb_run import WandbRun, resume_wandb
+from fer_lightning.callbacks.wandb_run import WandbRun, wandb_run_id
 from fer_lightning.outputs.checkpoint_files import CheckpointNotSaved, SafeCheckpointIO
 from fer_lightning.outputs.figures import log_figure, run_directory
 from fer_lightning.outputs.files import NotWritten
@@ -45,10 +45,10 @@ __all__ = [
     "ViewPicture",
     "WandbRun",
     "log_figure",
-    "resume_wandb",
     "run_callbacks",
     "run_checkpoints",
     "run_directory",
+    "wandb_run_id",
 ]
 
 

@@ -1,18 +1,17 @@
 """A run that resumes stays one run in Weights & Biases."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 
 from fer_lightning.outputs.checkpoint_files import read_checkpoint
 
 
 class WandbRun(Callback):
-    """Keeps the id of the Weights & Biases run in the checkpoint, for ``resume_wandb`` to find."""
+    """Keeps the id of the Weights & Biases run in the checkpoint, where ``wandb_run_id`` finds it."""
 
     def __init__(self) -> None:
         self._logger: WandbLogger | None = None
@@ -32,24 +31,18 @@ class WandbRun(Callback):
         self._restored = state_dict["id"]
 
 
-def resume_wandb(loggers: Iterable[Logger], checkpoint: str | Path | None) -> None:
-    """Let a Weights & Biases logger go on with the run that a checkpoint belongs to.
+def wandb_run_id(checkpoint: str | Path) -> str | None:
+    """Return the id of the Weights & Biases run that a checkpoint belongs to, None if there was none.
 
-    To be called before the trainer starts. A logger that was given an id of its own keeps it. Offline, W&B
+    ``WandbLogger(id=wandb_run_id("runs/a/checkpoints/last.ckpt"))`` goes on with that run. Offline, W&B
     writes a further folder with the same id, and syncing puts the two together.
 
     Args:
-        loggers: those of the trainer; others than W&B's are left alone.
-        checkpoint: file that training resumes from or that is tested; without one nothing happens.
+        checkpoint: file that training resumes from or that is evaluated.
 
     Raises:
-        CheckpointError: if the file is none of ours.
+        CheckpointError: if the file is not a checkpoint of this package.
     """
-    ours = [each for each in loggers if isinstance(each, WandbLogger) and each.version is None]
-    if not ours or checkpoint is None or not Path(checkpoint).is_file():  # Lightning reports a missing file
-        return
-    run_id = read_checkpoint(checkpoint).get("callbacks", {}).get(WandbRun.__qualname__, {}).get("id")
-    for logger in ours if run_id else ():
-        # From these it starts its run when it is first used; there is no public way to change them.
-        logger._wandb_init |= {"id": run_id, "resume": "allow"}
-        logger._id = run_id
+    callbacks: dict[str, Any] = read_checkpoint(checkpoint).get("callbacks", {})
+    run_id: str | None = callbacks.get(WandbRun.__qualname__, {}).get("id")
+    return run_id

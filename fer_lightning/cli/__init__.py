@@ -1,7 +1,9 @@
 """The command line program ``fer-lightning``: Lightning's verbs over methods and data, and a few more."""
 
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from fer_lightning.errors import InputError
@@ -11,20 +13,25 @@ HELP = """usage: fer-lightning VERB [options]        (fer-lightning VERB --help 
 Semi-supervised facial expression recognition.
 
   fit         train a method
-  validate    measure a checkpoint on the val faces
-  test        measure a checkpoint on the test faces
-  predict     write what a checkpoint says of faces into predictions.csv
+  validate    evaluate a checkpoint on the val faces
+  test        evaluate a checkpoint on the test faces
+  predict     write the predictions of a checkpoint into predictions.csv
+  configs     write the configuration files of this package into a folder
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
   results     show a table of results, or write it into a README
   methods     show the table of methods, or write it into a README
 
 Options of a method:    fer-lightning fit --model.help FixMatch
-Options of a data set:  fer-lightning fit --data.dataset.help FER2013
-A run, whole:           fer-lightning fit --config experiments/trainer.yaml \\
+Options of a data set:  fer-lightning fit --data.dataset.help FaceFolder
+A run, whole:           fer-lightning configs experiments
+                        fer-lightning fit --config experiments/trainer.yaml \\
                             --config experiments/data/fer2013.yaml \\
                             --config experiments/methods/fixmatch.yaml --data.labels_per_class 100
-What it would do:       the same with --print_config"""
+Its resolved options:   the same with --print_config"""
+LIGHTNING = ("fit", "validate", "test", "predict")
+"""Verbs of Lightning's Trainer, which take its options, those of a method and those of the data."""
+OWN = ("configs", "splits", "matrix", "results", "methods")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -37,43 +44,82 @@ def main(args: Sequence[str] | None = None) -> int:
         Exit status.
     """
     words = list(sys.argv[1:] if args is None else args)
-    verb = words[0] if words else ""
+    verb, options = (words[0], words[1:]) if words else ("", [])
     if verb in ("", "-h", "--help"):
         print(HELP)
         return 0 if verb else 2
     try:
-        if verb in ("splits", "matrix", "results", "methods"):
-            return _own_verb(verb, words)
-        from fer_lightning.cli.program import run_lightning
-
-        run_lightning(args)
+        if verb in LIGHTNING:
+            return _lightning_verb(verb, options)
+        return _own_verb(verb, options)
     except Exception as error:
-        ours = _input_error(error)
-        if ours is None:
+        message = _message(error, words)
+        if message is None:
             raise
-        print(f"error: {ours}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return 2
+
+
+def _message(error: Exception, words: Sequence[str]) -> str | None:
+    """Return the message of an error that the user can mend, None for any other."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__
+    if cause is not None:
+        return f"{cause} (--{cause.option})" if cause.option else str(cause)
+    if isinstance(error, ArgumentError):
+        from fer_lightning.cli.messages import explain
+
+        return explain(str(error), words)
+    return None
+
+
+def _lightning_verb(verb: str, options: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(options):  # built without importing torch, which takes seconds
+        from fer_lightning.cli.pages import page
+
+        print(page(verb))
+        return 0
+    from fer_lightning.cli.program import run
+
+    run([verb, *("--help" if word == "--help_all" else word for word in options)])
     return 0
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """Return the error of ours behind what the parser made of it, if there is one."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__
-    return error
-
-
-def _own_verb(verb: str, args: list[str]) -> int:
+def _own_verb(verb: str, options: Sequence[str]) -> int:
     from jsonargparse import auto_cli
 
-    if verb == "splits":
+    component: Any
+    if verb == "configs":
+        from fer_lightning.cli.configs import write_configs
+
+        component = write_configs
+    elif verb == "splits":
         from fer_lightning.cli.splits import COMMANDS
 
-        commands: Any = {"splits": COMMANDS}
-        return int(auto_cli(commands, args=args, prog="fer-lightning", as_positional=False) or 0)
-    from fer_lightning.cli.matrix import run_matrix
-    from fer_lightning.cli.methods import show_methods
-    from fer_lightning.cli.results import show_results
+        component = COMMANDS
+    elif verb == "matrix":
+        from fer_lightning.cli.matrix import run_matrix
 
-    run: Any = {"matrix": run_matrix, "results": show_results, "methods": show_methods}[verb]
-    return int(auto_cli(run, args=args[1:], prog=f"fer-lightning {verb}") or 0)
+        component = run_matrix
+    elif verb == "results":
+        from fer_lightning.cli.results import show_results
+
+        component = show_results
+    elif verb == "methods":
+        from fer_lightning.cli.methods import show_methods
+
+        component = show_methods
+    else:
+        near = get_close_matches(verb, (*LIGHTNING, *OWN), 1)
+        tip = f"did you mean {near[0]}?" if near else "fer-lightning --help lists them"
+        raise InputError(f"no verb {verb!r}; {tip}")
+    status = auto_cli(
+        component,
+        args=list(options),
+        as_positional=verb != "splits",
+        prog=f"fer-lightning {verb}",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    return int(status or 0)

@@ -1,4 +1,4 @@
-"""The command line program: Lightning's own verbs over our methods and data, and a few of ours.
+"""Lightning's verbs over the methods and data of this package: fit, validate, test and predict.
 
 fer-lightning fit --config experiments/trainer.yaml --config experiments/data/fer2013.yaml \
         --config experiments/methods/fixmatch.yaml --data.labels_per_class 100 --data.seed 1
@@ -6,163 +6,205 @@ fer-lightning fit --config experiments/trainer.yaml --config experiments/data/fe
 
 import logging
 import os
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningCLI
+
+import fer_lightning.data.datasets
+import fer_lightning.data.synthetic
+import fer_lightning.methods  # noqa: F401  (imported, its classes can be named without their module)
+from fer_lightning.callbacks import (
+    BestCheckpoint,
+    RunLogger,
+    SafeCheckpointIO,
+    SaveRunConfig,
+    run_callbacks,
+    wandb_run_id,
+)
+from fer_lightning.callbacks.run_checkpoints import BEST, LAST
+from fer_lightning.cli.run_directory import check_writable, choose_run_dir
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
+from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.outputs.checkpoint_files import read_checkpoint
 
-_RUN_DIR = "FER_LIGHTNING_RUN_DIR"
+DEFAULT_MAX_STEPS = 20_000
+"""Length of a training for which neither steps nor epochs nor time are given."""
 
 
-def run_lightning(args: Sequence[str] | None) -> None:
-    """Run one of Lightning's verbs: fit, validate, test or predict."""
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+class Program(LightningCLI):
+    """Lightning's program with a run directory, where everything that a run writes lies.
 
-    import fer_lightning.data.datasets
-    import fer_lightning.data.synthetic
-    import fer_lightning.methods  # noqa: F401  (imported, its classes can be named without their module)
-    from fer_lightning.callbacks import (
-        RunLogger,
-        SafeCheckpointIO,
-        SaveRunConfig,
-        resume_wandb,
-        run_callbacks,
+    It parses the command line, builds trainer, method and data, and runs the verb. Afterwards they are there
+    as ``trainer``, ``model`` and ``datamodule``, to go on with them in Python:
+
+        >>> from fer_lightning.cli.program import Program
+        >>> program = Program(
+        ...     "fit --model Supervised --model.backbone wrn_10_1 --data.dataset SyntheticFaces "
+        ...     "--data.dataset.train 70 --data.labels_per_class 4 --data.batch_size 14 --data.image_size 16 "
+        ...     "--trainer.max_steps 2 --trainer.accelerator cpu --trainer.default_root_dir run".split()
+        ... )  # doctest: +ELLIPSIS
+        Trained ...
+        >>> program.model.global_step
+        2
+
+    Args:
+        args: the command line without the program's name; that of the process if None.
+
+    Attributes:
+        run_dir: the run directory.
+
+    Raises:
+        InputError: if something given is wrong.
+        argparse.ArgumentError: if the command line cannot be parsed.
+    """
+
+    run_dir: Path
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        _quiet()
+        super().__init__(
+            SemiSupervised,
+            SemiSupervisedFaces,
+            subclass_mode_model=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
+            trainer_defaults={"num_sanity_val_steps": 0},  # an untrained network has nothing to show
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # optimizer and schedule are options of the method
+            parser_kwargs={"prog": "fer-lightning", "exit_on_error": False, "allow_abbrev": False},
+            args=args if args is None else list(args),
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run directory, and fill in what depends on it or on the verb."""
+        config, verb = self.config[self.subcommand], str(self.subcommand)
+        trainer, checkpoint = config.trainer, config.get("ckpt_path")
+        if checkpoint and "." in checkpoint and not Path(checkpoint).is_file():  # else a word of Lightning's
+            raise InputError(f"{checkpoint} does not exist", option="ckpt_path")
+        self.run_dir = choose_run_dir(verb, trainer.default_root_dir, checkpoint, config.model.class_path)
+        trainer.default_root_dir = str(self.run_dir)
+        if verb == "fit" and trainer.max_steps == -1 and not (trainer.max_epochs or trainer.max_time):
+            trainer.max_steps = DEFAULT_MAX_STEPS
+            _print(f"Training for {DEFAULT_MAX_STEPS:,} steps; --trainer.max_steps sets another number")
+        if verb == "predict":
+            config.return_predictions = False  # they are streamed to predictions.csv
+        for logger in _wandb_loggers(trainer.logger):
+            if logger.save_dir == ".":  # W&B writes into the run too, unless told where
+                logger.save_dir = str(self.run_dir)
+        if not trainer.fast_dev_run:
+            check_writable(self.run_dir)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; a Weights & Biases logger goes on with the run of the checkpoint.
+
+        Its id is no part of the run's ``config.yaml``, which can start another run.
+        """
+        config = self.config[self.subcommand]
+        fresh = [each for each in _wandb_loggers(config.trainer.logger) if not (each.id or each.version)]
+        checkpoint = config.get("ckpt_path")
+        run_id = wandb_run_id(checkpoint) if fresh and checkpoint and Path(checkpoint).is_file() else None
+        for logger in fresh:
+            logger.id = run_id
+        super().instantiate_classes()
+        for logger in fresh:
+            logger.id = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer with the callbacks, the log and the checkpoints of every run."""
+        config = self.config_init[self.subcommand].trainer
+        if config.strategy == "auto" and _device_count(config) > 1:
+            kwargs["strategy"] = "ddp_find_unused_parameters_true"  # a head can be idle for some steps
+        if not config.fast_dev_run:
+            if config.max_epochs is None and config.max_steps > 0:
+                # For the progress bar, which counts epochs.
+                per_epoch = max(1, self.datamodule.steps_per_epoch // config.accumulate_grad_batches)
+                kwargs["max_epochs"] = -(-config.max_steps // per_epoch)
+            loggers = [each for each in _listed(config.logger) if each is not True]
+            kwargs |= {
+                "logger": [RunLogger(self.run_dir), *loggers],
+                "callbacks": [*_listed(config.callbacks), *run_callbacks(self.run_dir)],
+                "plugins": [*_listed(config.plugins), SafeCheckpointIO()],
+            }
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Print where the run is, its best epoch and the command that evaluates it."""
+        if self.trainer.is_global_zero and not self.config_init.fit.trainer.fast_dev_run:
+            for line in self._summary():
+                print(line)
+
+    def _summary(self) -> list[str]:
+        checkpoints, config = self.run_dir / "checkpoints", self.run_dir / "config.yaml"
+        best, last = checkpoints / BEST, checkpoints / LAST
+        lines = [f"Trained {self.trainer.global_step:,} steps; everything is in {self.run_dir}"]
+        kept = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint))
+        if kept.best_model_score is not None and best.exists():
+            epoch, end = read_checkpoint(best)["epoch"], self.trainer.current_epoch - 1
+            lines.append(f"Best epoch {epoch} of 0 to {end}: val/score {kept.best_model_score:.4f}")
+        file = best if best.exists() else last
+        return [*lines, f"Next: fer-lightning test --config {config} --ckpt_path {file}"]
+
+
+def run(args: Sequence[str] | None) -> None:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: the command line without the program's name; that of the process if None.
+
+    Raises:
+        InputError: if something given is wrong, also where Lightning finds it.
+        argparse.ArgumentError: if the command line cannot be parsed.
+    """
+    try:
+        Program(args)
+    except MisconfigurationException as error:  # such as more devices than there are
+        raise InputError(str(error)) from error
+
+
+def _wandb_loggers(loggers: Any) -> list[Any]:
+    """Return the arguments of the Weights & Biases loggers of a configuration, to be changed in place."""
+    specs = [each for each in _listed(loggers) if hasattr(each, "class_path")]
+    return [each.init_args for each in specs if each.class_path.rpartition(".")[2] == "WandbLogger"]
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return the parts of an option that takes nothing, one part or a list of them."""
+    if isinstance(value, list):
+        return [each for each in value if each]
+    return [value] if value else []
+
+
+def _device_count(config: Any) -> int:
+    """Return the number of devices, over all nodes, that a trainer of this configuration would have."""
+    if str(config.devices) == "1" and config.num_nodes == 1:
+        return 1
+    probe = L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
-    from fer_lightning.data.datamodule import SemiSupervisedFaces
-    from fer_lightning.methods.base import SemiSupervised
+    return int(probe.num_devices * probe.num_nodes)
 
-    _quiet()
 
-    class Program(LightningCLI):
-        """Lightning's program with a run directory: what a run writes lies there, and nowhere else."""
-
-        run_dir: Path
-
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.set_defaults({"trainer.use_distributed_sampler": False})
-
-        def before_instantiate_classes(self) -> None:
-            config = self.config[self.subcommand]
-            if config.trainer.use_distributed_sampler:
-                raise InputError(
-                    "the samplers here are rank-aware: set --trainer.use_distributed_sampler false"
-                )
-            checkpoint = config.get("ckpt_path")
-            if (
-                checkpoint and "." in checkpoint and not Path(checkpoint).is_file()
-            ):  # else a word of Lightning's
-                raise InputError(f"--ckpt_path: {checkpoint} does not exist")
-            self.run_dir = choose_run_dir(
-                str(self.subcommand),
-                config.trainer.default_root_dir,
-                checkpoint,
-                config.model.class_path,
-            )
-            config.trainer.default_root_dir = str(self.run_dir)
-            for logger in (
-                config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-            ):
-                options = getattr(logger, "init_args", {})  # W&B writes into the run too, unless told where
-                if options.get("save_dir") == ".":
-                    options["save_dir"] = str(self.run_dir)
-            if self.subcommand == "predict":
-                config.return_predictions = False  # they are streamed to predictions.csv
-            if not config.trainer.fast_dev_run:
-                check_writable(self.run_dir)
-
-        def instantiate_trainer(self, **kwargs: Any) -> Any:
-            config = self._get(self.config_init, "trainer")
-            if not config.fast_dev_run:
-                wanted = config.logger if isinstance(config.logger, list) else [config.logger]
-                loggers = [RunLogger(self.run_dir), *(each for each in wanted if each and each is not True)]
-                resume_wandb(loggers, self._get(self.config_init, "ckpt_path"))
-                callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-                if (
-                    config.max_epochs is None and config.max_steps > 0
-                ):  # for the progress bar, which counts epochs
-                    per_epoch = max(1, self.datamodule.steps_per_epoch // config.accumulate_grad_batches)
-                    kwargs["max_epochs"] = -(-config.max_steps // per_epoch)
-                kwargs |= {
-                    "logger": loggers,
-                    "callbacks": [*(each for each in callbacks if each), *run_callbacks(self.run_dir)],
-                    "plugins": [*(config.plugins or []), SafeCheckpointIO()],
-                }
-            return super().instantiate_trainer(**kwargs)
-
-    Program(
-        SemiSupervised,
-        SemiSupervisedFaces,
-        subclass_mode_model=True,
-        save_config_callback=SaveRunConfig,
-        save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
-        seed_everything_default=0,
-        parser_kwargs={"prog": "fer-lightning"},
-        args=args if args is None else list(args),
-    )
+def _print(line: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line)
 
 
 def _quiet() -> None:
-    """Leave out what Lightning says that no user of this program can act on."""
+    """Leave out the messages of Lightning that no user of this program can act on."""
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage()
     )
-
-
-def choose_run_dir(verb: str, asked: str | None, checkpoint: str | None, method: str) -> Path:
-    """Return where a run writes.
-
-    That is the directory asked for; else, given a checkpoint, the run that wrote it; else a new one,
-    ``runs/<method>-<time>``.
-
-    Args:
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
-        asked: ``--trainer.default_root_dir``.
-        checkpoint: ``--ckpt_path``.
-        method: class of the method.
-
-    Raises:
-        InputError: if a new run would write over an old one.
-    """
-    if asked is not None:
-        run_dir = Path(asked)
-    elif checkpoint is not None and Path(checkpoint).parent.name == "checkpoints":
-        run_dir = Path(checkpoint).parent.parent
-    else:
-        # Lightning starts the other ranks with the same command line and a copy of this environment.
-        name = f"{method.rpartition('.')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
-        run_dir = Path(os.environ.setdefault(_RUN_DIR, f"runs/{name}"))
-    if (
-        verb == "fit"
-        and checkpoint is None
-        and "LOCAL_RANK" not in os.environ
-        and (run_dir / "run.json").exists()
-    ):
-        last = run_dir / "checkpoints" / "last.ckpt"
-        go_on = f"Continue it with --ckpt_path {last}, or" if last.exists() else "It saved nothing;"
-        raise InputError(
-            f"{run_dir} already holds a run. {go_on} choose another directory with --trainer.default_root_dir"
-        )
-    return run_dir
-
-
-def check_writable(run_dir: Path) -> None:
-    """Make the run directory and write to it, before any work is done.
-
-    Raises:
-        InputError: if that is not possible.
-    """
-    probe = run_dir / ".writable"
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"cannot write to the run directory {run_dir} ({error.strerror}); choose another with "
-            "--trainer.default_root_dir"
-        ) from error

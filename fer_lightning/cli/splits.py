@@ -1,6 +1,7 @@
 """The commands ``fer-lightning splits make | verify | show``."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,5 +75,5 @@ def show(manifest: Path) -> None:
     console.print(f"{request}\nsha256 {split.sha256}{edited}", soft_wrap=True, highlight=False, markup=False)
 
 
-COMMANDS = {"_help": "Make, verify or show a split manifest.", "make": make, "verify": verify, "show": show}
-"""For jsonargparse: ``auto_cli({"splits": COMMANDS}, as_positional=False)``."""
+COMMANDS: dict[str, Callable[..., None]] = {"make": make, "verify": verify, "show": show}
+"""For jsonargparse's ``auto_cli``."""
