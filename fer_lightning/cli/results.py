@@ -24,8 +24,7 @@ def show_results(file: Path, readme: Path | None = None, matrix: Path | None = N
         file: results file (CSV). With a matrix, it need not exist yet.
         readme: README with the markers ``<!-- results:NAME -->`` and ``<!-- /results -->``, NAME being the
             results file's without its suffix; what stands between them is replaced.
-        matrix: matrix file whose runs to list even where they have no row yet, and which says what each is
-            compared with.
+        matrix: matrix file: the order of the lines, what each run is compared with, and which have no row.
 
     Returns:
         Exit status, 0.
@@ -35,6 +34,9 @@ def show_results(file: Path, readme: Path | None = None, matrix: Path | None = N
         raise InputError(f"{file} does not exist")
     summary = results_table(file, planned)
     table = markdown(summary.header, summary.lines, left=2)
+    if summary.not_run:
+        absent = f"Not run: {', '.join(summary.not_run)}."
+        table = f"{table}\n\n{absent}" if summary.lines else absent
     if readme:
         put_between(readme, f"<!-- results:{file.stem} -->", "<!-- /results -->", table)
     else:
@@ -47,7 +49,7 @@ def results_table(file: Path, matrix: Matrix | None = None) -> Summary:
 
     Args:
         file: results file (CSV).
-        matrix: names that get a line even without a row, with their baselines and today's settings.
+        matrix: the runs that are planned, with their baselines and today's settings.
     """
     rows = read_rows(file)
     configs: Mapping[str, str] = {}
@@ -68,15 +70,18 @@ def draw(summary: Summary, title: str, console: Console) -> None:
     if len(numbers := {line[labels] for line in summary.lines} - {""}) == 1:
         title = f"{title}; {numbers.pop()} labels"
         lines = [cells[:labels] + cells[labels + 1 :] for cells in (summary.header, *summary.lines)]
-        summary = Summary(lines[0], lines[1:])
+        summary = Summary(lines[0], lines[1:], summary.not_run)
     for shown in range(len(summary.header), 0, -1):
         table = _rich(summary, shown)
         if table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum <= console.width:
             break
     console.print(title, markup=False, highlight=False, soft_wrap=True)
-    console.print(table)
-    if hidden := summary.header[shown:]:
-        console.print(f"Not shown here: {', '.join(hidden)}.", highlight=False)
+    if summary.lines:
+        console.print(table)
+        if hidden := summary.header[shown:]:
+            console.print(f"Not shown here: {', '.join(hidden)}.", highlight=False)
+    if summary.not_run:
+        console.print(f"Not run: {', '.join(summary.not_run)}.", highlight=False)
 
 
 def _rich(summary: Summary, shown: int) -> Table:

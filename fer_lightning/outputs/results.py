@@ -83,12 +83,14 @@ class Summary(NamedTuple):
 
     header: list[str]
     lines: list[list[str]]
+    not_run: list[str]
+    """Names that were to be run and have no row."""
 
 
 def summarize(
     rows: Sequence[Row], baselines: Mapping[str, str | None] | None = None, stale: Collection[Key] = ()
 ) -> Summary:
-    """Return one line per name: mean ± sample standard deviation of its test metrics over seeds.
+    """Return one line per name with a row: mean ± sample standard deviation of its test metrics over seeds.
 
     Metrics are those of the epoch chosen on the validation faces, and then the accuracy at the last epoch.
     The gain is the difference in accuracy to a baseline, seed by seed: a seed means the same labeled faces,
@@ -96,12 +98,13 @@ def summarize(
 
     Args:
         rows: of one results file.
-        baselines: names that get a line, in this order, even without a row, and the name that each is
+        baselines: names of all runs that are planned, in the order of their lines, and the name that each is
             compared with, if any; rows of other names follow.
         stale: rows that are counted as stale and enter no mean.
     """
     baselines = dict(baselines or {})
-    names = list(dict.fromkeys([*baselines, *(row["name"] for row in rows)]))
+    present = dict.fromkeys(row["name"] for row in rows)
+    names = list(dict.fromkeys([*(name for name in baselines if name in present), *present]))
     valid = [row for row in rows if key(row) not in stale]
     columns = _columns(rows)
     gains = {name: _gain(valid, name, baselines.get(name)) for name in names}
@@ -129,7 +132,7 @@ def summarize(
         if len(compared) > 1:
             cells.insert(2, (baselines.get(name) if gains[name] else None) or "–")
         lines.append([name, labels, seeds, *cells])
-    return Summary(header, lines)
+    return Summary(header, lines, [name for name in baselines if name not in present])
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, str]:

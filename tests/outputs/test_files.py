@@ -44,7 +44,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error
 
 def test_an_unwritable_file_is_named_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
-    match = r"cannot write .*file/note\.txt: .*; .* Make room or make the folder writable, then start again; .*ckpt_path"
+    match = r"cannot write .*file/note\.txt: .*; .* Make room .*, then start again; .*ckpt_path"
     with pytest.raises(NotWritten, match=match), write_atomically(tmp_path / "file" / "note.txt"):
         pass
 

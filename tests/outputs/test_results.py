@@ -87,12 +87,16 @@ def test_summary_is_mean_and_sample_deviation_in_percent():
     ]  # (4 + 0 + 4) / 2 = 2²
 
 
-def test_one_seed_has_no_deviation_and_planned_runs_without_a_row_say_so():
+def test_one_seed_has_no_deviation_and_a_metric_that_was_not_tested_is_not_run():
     rows = [{"name": "supervised", "seed": "0", "labels": "70", "best/accuracy": "0.4", "best/ece": "0.05"}]
-    assert summarize(rows, dict.fromkeys(["fixmatch", "supervised"])).lines == [
-        ["fixmatch", "", "0", "not run", "not run", "not run"],
-        ["supervised", "70", "1", "40.00", "5.00", "not run"],
-    ]
+    assert summarize(rows).lines == [["supervised", "70", "1", "40.00", "5.00", "not run"]]
+
+
+def test_planned_runs_give_the_order_and_those_without_a_row_are_named():
+    rows = [{"name": name, "seed": "0", "best/accuracy": "0.4"} for name in ("other", "uda", "supervised")]
+    summary = summarize(rows, dict.fromkeys(["fixmatch", "supervised", "mixmatch", "uda"]))
+    assert [line[0] for line in summary.lines] == ["supervised", "uda", "other"]
+    assert summary.not_run == ["fixmatch", "mixmatch"]
 
 
 def test_valence_and_arousal_are_not_percentages():
@@ -146,7 +150,6 @@ def test_coverage_and_purity_stand_beside_the_accuracy(tmp_path):
     assert summary.header[-3:] == ["validation score %", "coverage %", "purity %"]
     training = {line[0]: line[-3:] for line in summary.lines}
     assert training == {
-        "later": ["–", "–", "–"],
         "supervised": ["50.00", "–", "–"],  # which has no pseudo-labels
         "fixmatch": ["60.00 ± 0.00", "50.00 ± 0.00", "85.00 ± 7.07"],
     }
@@ -167,7 +170,6 @@ def test_gains_are_paired_by_seed_and_over_the_named_baseline():
     assert {line[0]: line[4] for line in summary.lines} == {
         "supervised": "–",
         "sser": "+10.00 ± 0.00",  # the labeled-only run has no third seed
-        "later": "–",
         "other": "–",  # no baseline is known of it
     }
 
@@ -182,7 +184,6 @@ def test_where_baselines_differ_each_line_names_its_own():
         "sser-no_triplet": ["-2.00", "sser"],
         "uda": ["–", "–"],
         "uda-raw": ["+1.00", "uda"],
-        "later": ["–", "–"],
     }
     assert len({len(summary.header), *map(len, summary.lines)}) == 1
 
@@ -200,7 +201,6 @@ def test_stale_rows_are_counted_and_enter_no_mean_and_no_gain():
         "supervised": ["1 + 1 stale", "40.00", "–"],
         "uda": ["2", "60.00 ± 14.14", "+10.00"],
         "old": ["0 + 2 stale", "stale", "–"],
-        "later": ["0", "not run", "–"],
     }
 
 
