@@ -175,8 +175,8 @@ def _own(cell: Cell, version: Version, rerun_stale: bool) -> Iterator[IO[str]]:
 
     The log is locked, and its processes inherit the lock with it: so it also tells of a process that has
     outlived the driver that started it. The directory's ``matrix.json`` has the version that it was begun
-    with: a run that is stopped does not go on with other settings or code. One of another version is renamed
-    if ``rerun_stale``.
+    with: from its first checkpoint on, a run does not go on with other settings or code. A directory of
+    another version is renamed if ``rerun_stale``.
     """
     while True:
         cell.directory.mkdir(parents=True, exist_ok=True)
@@ -187,11 +187,15 @@ def _own(cell: Cell, version: Version, rerun_stale: bool) -> Iterator[IO[str]]:
                 raise RunError(
                     f"another process is at work in {cell.directory}; wait for it or end it"
                 ) from None
-            record = cell.directory / "matrix.json"
-            if {entry.name for entry in cell.directory.iterdir()} == {"log.txt"}:
+            record, begun = cell.directory / "matrix.json", {}
+            if record.exists():
+                begun = json.loads(record.read_text(encoding="utf-8"))
+            empty = {file.name for file in cell.directory.iterdir() if file.name[0] != "."} == {"log.txt"}
+            last = cell.directory / "checkpoints" / "last.ckpt"
+            if empty or (begun and not last.exists() and not _recorded(cell).get("finished")):
+                begun = {"config": cell.config, **version._asdict()}
                 with write_atomically(record) as stream:
-                    json.dump({"config": cell.config, **version._asdict()}, stream, indent=2)
-            begun = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+                    json.dump(begun, stream, indent=2)
             difference = version.difference(begun) if begun else "it holds something else than a matrix's run"
             if not difference:
                 yield log

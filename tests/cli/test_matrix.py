@@ -266,6 +266,22 @@ def test_a_row_has_the_revision_of_the_process_that_trained(program, write):
     assert read_rows(matrix.results)[0]["revision"] == "7"
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_may_have_its_settings_mended(program, write):
+    drive(read_matrix(write([{"name": "uda", "args": {"mode": "crash"}}])), program)
+    matrix = read_matrix(write([{"name": "uda"}]))
+    assert drive(matrix, program)[0] == 0
+    (row,) = read_rows(matrix.results)
+    assert row["config_hash"] == Version.of(matrix.cells()[0].config).config_hash
+
+
+def test_a_finished_run_without_its_checkpoint_is_still_of_its_own_settings(tmp_path, program, write):
+    matrix = stale(program, write)
+    matrix.results.unlink()
+    (tmp_path / "runs" / "uda-seed0" / "checkpoints" / "last.ckpt").unlink()
+    assert drive(matrix, program)[0] == 1
+    assert read_rows(matrix.results) == []
+
+
 def test_a_directory_of_a_run_by_hand_is_left_alone(tmp_path, program, write):
     matrix = read_matrix(write([{"name": "uda"}]))
     here = tmp_path / "runs" / "uda-seed0"

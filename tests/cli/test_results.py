@@ -1,4 +1,6 @@
 import io
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -115,3 +117,24 @@ def test_a_wide_terminal_shows_every_column():
     draw(summarize(rows), "title", console)
     assert "25.00" in console.file.getvalue()
     assert "Not shown" not in console.file.getvalue()
+
+
+ROOT = Path(__file__).parents[2]
+TABLES = [
+    (page, name)
+    for page in ("README.md", "experiments/results/README.md")
+    if (ROOT / page).is_file()
+    for name in re.findall(r"<!-- results:(\w+) -->", (ROOT / page).read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize(("page", "name"), TABLES)
+def test_every_table_shown_is_of_rows_that_are_not_stale(page, name, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    results, matrix = Path(f"experiments/results/{name}.csv"), Path(f"experiments/{name}.yaml")
+    show_results(results, matrix=matrix)
+    table = capsys.readouterr().out.strip()
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = text.split(f"<!-- results:{name} -->")[1].split("<!-- /results -->")[0].strip()
+    assert shown == table, f"run: fer-lightning results {results} --matrix {matrix} --readme {page}"
+    assert "stale" not in shown
