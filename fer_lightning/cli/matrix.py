@@ -160,7 +160,7 @@ def _run(
                 (cell.directory / "run.json").unlink(missing_ok=True)
             processes.call(["fit", *cell.options, *resume], log, environment, show=True)
             if not _recorded(cell).get("finished"):
-                raise RunError(f"fit ended, but {cell.directory / 'run.json'} does not say that it finished")
+                raise RunError(f"fit ended, but {cell.directory / 'run.json'} is not finished")
         for checkpoint in _CHECKPOINTS:
             path = cell.directory / "checkpoints" / f"{checkpoint}.ckpt"
             if path.exists():  # without validation faces there is no best one
@@ -173,7 +173,7 @@ def _run(
 def _own(cell: Cell, version: Version, rerun_stale: bool) -> Iterator[IO[str]]:
     """Open the log of a cell's directory, once no other process is at work there and it is of this version.
 
-    The log is locked, and its processes inherit the lock with it: so it also tells of a process that has
+    The log is locked, and its processes inherit the lock with it: so it is held too by a process that has
     outlived the driver that started it. The directory's ``matrix.json`` has the version that it was begun
     with: from its first checkpoint on, a run does not go on with other settings or code. A directory of
     another version is renamed if ``rerun_stale``.
@@ -215,7 +215,7 @@ def _recorded(cell: Cell) -> dict[str, Any]:
 def _row(cell: Cell, version: Version) -> dict[str, object]:
     run = _recorded(cell)
     if missing := {*_RECORDED, "seed", "method", "revision"} - set(run):
-        raise RunError(f"{cell.directory / 'run.json'} does not tell {', '.join(sorted(missing))}")
+        raise RunError(f"{cell.directory / 'run.json'} lacks {', '.join(sorted(missing))}")
     if run["seed"] != cell.seed:
         raise RunError(f"{cell.directory} was trained with seed {run['seed']}; does a config fix the seed?")
     row: dict[str, object] = {"name": cell.name, "seed": cell.seed}

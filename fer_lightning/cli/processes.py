@@ -17,11 +17,11 @@ _QUERY = ("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
 
 
 class RunError(Exception):
-    """A run that cannot be finished; the message says why and what to do."""
+    """A run that cannot be finished; the message has the reason and what to do."""
 
 
 class Stopped(Exception):
-    """The user has asked to stop."""
+    """The run was interrupted by the user, or not started because of that."""
 
 
 class Processes:
@@ -99,7 +99,7 @@ class Processes:
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """Stop the processes, not ourselves, when we are asked to stop."""
+        """Pass signals to stop on to the processes, and stay alive for their rows."""
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, self._stop) for number in signals}
         try:
@@ -109,7 +109,7 @@ class Processes:
                 signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt what is running, as Ctrl-C would; asked again, kill it with all its workers."""
+        """Interrupt what is running, as Ctrl-C would; at the second signal, kill it with all its workers."""
         with self._lock:
             again, self.stopped = self.stopped, True
             for process in self._running:

@@ -113,7 +113,7 @@ def config_hash(content: Mapping[str, Any]) -> str:
     leaves rows valid, and a default that changes what a method learns raises its ``revision``. Left out is
     the seed, which a row has in a column of its own, and what belongs to the machine: where data and run lie,
     loggers, accelerator, number of devices (batch sizes are those of all devices together) and of workers.
-    Which faces were used is for the hash of the split to say.
+    Which faces were used is in the hash of the split.
 
     Args:
         content: as ``merge`` returns it.

@@ -58,12 +58,12 @@ def write_atomically(file: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
                 os.fsync(stream.fileno())  # a full disk may show only now
             os.replace(new, file)
         finally:
-            with contextlib.suppress(OSError):  # the error on its way says enough
+            with contextlib.suppress(OSError):  # the error on its way is enough
                 new.unlink(missing_ok=True)
 
 
 def free_space(path: Path) -> str:
-    """Return a phrase that tells how much space is free where a file should go."""
+    """Return how much space is free where a file should go, as a phrase."""
     try:
         return f"{shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB are free there"
     except OSError:

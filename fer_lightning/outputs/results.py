@@ -19,7 +19,7 @@ from fer_lightning.outputs.files import write_atomically, writing
 Row = dict[str, str]
 """One line of a results file. A column that a run does not have is empty."""
 Key = tuple[str, str]
-"""Name and seed: what tells one row from another."""
+"""Name and seed: no two rows have the same."""
 
 COLUMNS = ("name", "seed")
 """The columns of a ``Key``."""
@@ -74,7 +74,7 @@ def add_row(file: Path, row: Mapping[str, object]) -> None:
 
 
 def key(row: Mapping[str, object]) -> Key:
-    """Return what tells a row from others."""
+    """Return name and seed of a row."""
     return str(row["name"]), str(row["seed"])
 
 

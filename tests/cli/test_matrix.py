@@ -173,9 +173,9 @@ def test_a_failed_run_shows_why_and_the_others_run(program, write):
 
 @pytest.mark.parametrize(
     ("mode", "reason"),
-    [("quit", "run.json does not say that it finished"), ("other seed", "was trained with seed 1")],
+    [("quit", "run.json is not finished"), ("other seed", "was trained with seed 1")],
 )
-def test_a_run_that_is_not_what_was_asked_for_gets_no_row(program, write, mode, reason):
+def test_a_run_unlike_its_cell_gets_no_row(program, write, mode, reason):
     matrix = read_matrix(write([{"name": "bad", "args": {"mode": mode}}]))
     status, text = drive(matrix, program)
     assert (status, read_rows(matrix.results)) == (1, [])
@@ -216,7 +216,7 @@ def stale(program, write):
     return read_matrix(write([{"name": "uda", "args": {"a": 2}}]))
 
 
-def test_a_row_of_other_settings_is_stale_and_stays_until_asked(program, write):
+def test_a_row_of_other_settings_is_stale_and_stays_without_the_option(program, write):
     matrix = stale(program, write)
     status, text = drive(matrix, program)
     assert status == 1
@@ -362,7 +362,7 @@ def test_a_stopped_matrix_goes_on_from_its_checkpoints(tmp_path, program, write,
     assert resumed == [*stopped, f"--ckpt_path={tmp_path}/runs/a-seed0/checkpoints/last.ckpt"]
 
 
-def test_asked_to_stop_again_it_kills_what_does_not_listen(tmp_path, program, write):
+def test_a_second_signal_kills_what_ignores_the_first(tmp_path, program, write):
     file = write([{"name": "a", "args": {"mode": "deaf"}}])
     with driving(tmp_path, file, 1, program, ["a"]) as driver:
         driver.send_signal(signal.SIGINT)
