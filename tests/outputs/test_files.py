@@ -110,10 +110,14 @@ def test_a_run_on_a_full_disk_stops_with_its_last_epoch_kept(tmp_path, monkeypat
     last = tmp_path / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
 
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    replace = os.replace
 
-    monkeypatch.setattr(os, "fsync", full)
+    def full(new, file):
+        if file.suffix == ".ckpt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(new, file)
+
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(CheckpointNotSaved):
         full_fit(tmp_path, last, max_epochs=2)
     assert last.read_bytes() == before
