@@ -5,9 +5,9 @@ from pathlib import Path
 from fer_lightning.cli import main
 
 
-def small_run(run_dir: Path, *options: str, method: str = "FixMatch") -> Path:
-    """Train on synthetic faces for two epochs of eight batches and return the last checkpoint."""
-    arguments = [
+def small_options(run_dir: Path, *options: str, method: str = "FixMatch") -> list[str]:
+    """Options of a training on synthetic faces for two epochs of eight batches."""
+    return [
         f"--model={method}",
         "--model.backbone=wrn_10_1",
         "--model.backbone_arguments={width: 0.25}",
@@ -17,7 +17,7 @@ def small_run(run_dir: Path, *options: str, method: str = "FixMatch") -> Path:
         "--data.dataset.test=28",
         "--data.image_size=16",
         "--data.batch_size=14",
-        "--data.mu=2",
+        "--data.unlabeled_ratio=2",
         "--data.steps_per_epoch=8",
         "--data.workers=0",
         "--trainer.accelerator=cpu",
@@ -29,5 +29,9 @@ def small_run(run_dir: Path, *options: str, method: str = "FixMatch") -> Path:
         f"--trainer.default_root_dir={run_dir}",
         *options,
     ]
-    assert main(["fit", *arguments]) == 0
+
+
+def small_run(run_dir: Path, *options: str, method: str = "FixMatch") -> Path:
+    """Train on synthetic faces for two epochs of eight batches and return the last checkpoint."""
+    assert main(["fit", *small_options(run_dir, *options, method=method)]) == 0
     return run_dir / "checkpoints" / "last.ckpt"

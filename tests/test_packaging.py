@@ -40,7 +40,7 @@ def test_importing_the_command_line_asks_for_no_network():
     )
     with pytest.raises(subprocess.CalledProcessError):  # the hook works
         python(f"{hook}import socket; socket.getaddrinfo('localhost', 80)")
-    python(f"{hook}import fer_lightning.cli")
+    python(f"{hook}import fer_lightning.cli.program")
 
 
 def test_both_commands_are_the_same_program(project):

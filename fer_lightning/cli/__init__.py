@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import fer_lightning
 from fer_lightning.errors import InputError
 
 HELP = """usage: fer-lightning VERB [options]        (fer-lightning VERB --help explains each)
@@ -48,6 +49,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if verb in ("", "-h", "--help"):
         print(HELP)
         return 0 if verb else 2
+    if verb == "--version":
+        print(f"fer-lightning {fer_lightning.__version__}")
+        return 0
     try:
         if verb in LIGHTNING:
             return _lightning_verb(verb, options)
@@ -66,7 +70,9 @@ def _message(error: Exception, words: Sequence[str]) -> str | None:
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__
     if cause is not None:
-        return f"{cause} (--{cause.option})" if cause.option else str(cause)
+        # The library names options by their place in a training; a verb of our own has them without it.
+        option = cause.option if words[0] in LIGHTNING else (cause.option or "").rpartition(".")[2]
+        return f"{cause} (--{option})" if option else str(cause)
     if isinstance(error, ArgumentError):
         from fer_lightning.cli.messages import explain
 

@@ -125,9 +125,9 @@ _USAGE = {
     ),
 }
 _MORE = """More:
-  fer-lightning {verb} --model.help FixMatch         every option of a method
-  fer-lightning {verb} --data.dataset.help FER2013   every option of a data set
-  fer-lightning {verb} --help_all                    every option there is"""
+  fer-lightning {verb} --model.help FixMatch       every option of a method
+  fer-lightning {verb} --data.dataset.help FER2013 every option of a data set
+  fer-lightning {verb} --help_all                  every option there is"""
 _COLUMN, _WIDTH = 29, 80
 
 

@@ -1,6 +1,5 @@
 """The commands ``fer-lightning splits make | verify | show``."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,41 @@ from rich.table import Table
 from fer_lightning.data.datasets.base import DataError, FaceDataset
 from fer_lightning.data.split_checks import verify_split
 from fer_lightning.data.splits import NO_EMOTION, PARTS, Split, SplitRequest, make_split
+from fer_lightning.ranges import PositiveInt
 
 
-def make(dataset: FaceDataset, output: Path, image_size: int = 48, **request: Any) -> None:
-    """Make a split manifest and show its counts.
+def make(dataset: FaceDataset, output: Path, image_size: PositiveInt = 48, **request: Any) -> None:
+    """Make a split manifest and print its counts.
 
     Args:
         dataset: the data set, by class.
         output: the JSON file to write. One that holds another split is not overwritten.
         image_size: side in pixels that images of mixed sizes are decoded to.
-        **request: what is asked of the split, see ``SplitRequest``.
+        **request: options of the split, see ``SplitRequest``.
 
     Raises:
-        DataError: if the faces cannot give what is asked for, or ``output`` holds something else.
+        DataError: if there are too few faces for the request, or ``output`` holds another split.
     """
-    asked = SplitRequest(**request)  # before the data are read, which may take minutes
-    split = make_split(dataset.load(image_size), asked)
+    checked = SplitRequest(**request)  # before the data are read, which may take minutes
+    split = make_split(dataset.load(image_size), checked)
     if output.exists() and output.read_bytes() != split.to_json().encode():
-        raise DataError(f"{output} exists and is another split: remove it first, or give another output")
+        raise DataError(
+            f"{output} holds another split: remove it first, or give another file", option="output"
+        )
     split.save(output)
     show(output)
 
 
-def verify(manifest: Path, dataset: FaceDataset, image_size: int = 48) -> None:
-    """Hold a manifest against its data set, and exit with 1 if the split is unfit for use.
+def verify(manifest: Path, dataset: FaceDataset, image_size: PositiveInt = 48) -> int:
+    """Compare a manifest with its data set and print what is wrong; exit status 1 if it is unfit for use.
 
     Args:
         manifest: the JSON file that ``make`` wrote.
         dataset: the data set, by class.
         image_size: side in pixels that images of mixed sizes are decoded to; as given to ``make``.
+
+    Returns:
+        Exit status: 1 if there are errors, 0 if there is nothing or warnings alone.
     """
     split = Split.load(manifest)
     findings = verify_split(split, dataset.load(image_size))
@@ -50,8 +55,7 @@ def verify(manifest: Path, dataset: FaceDataset, image_size: int = 48) -> None:
         style = "red" if finding.severity == "error" else "yellow"
         table.add_row(finding.severity, escape(finding.message), style=style)
     Console().print(table if findings else title)
-    if any(finding.severity == "error" for finding in findings):
-        sys.exit(1)
+    return int(any(finding.severity == "error" for finding in findings))
 
 
 def show(manifest: Path) -> None:
@@ -75,5 +79,5 @@ def show(manifest: Path) -> None:
     console.print(f"{request}\nsha256 {split.sha256}{edited}", soft_wrap=True, highlight=False, markup=False)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"make": make, "verify": verify, "show": show}
+COMMANDS: dict[str, Callable[..., int | None]] = {"make": make, "verify": verify, "show": show}
 """For jsonargparse's ``auto_cli``."""

@@ -13,7 +13,7 @@ def program(run_dir, verb, *options):
             "--data.dataset=faces.TinyFaces",
             "--data.labels_per_class=4",
             "--data.batch_size=14",
-            "--data.mu=2",
+            "--data.unlabeled_ratio=2",
             "--data.steps_per_epoch=2",
             "--data.image_size=16",
             "--data.workers=0",
@@ -31,20 +31,20 @@ def program(run_dir, verb, *options):
 
 def test_config_is_that_of_the_training(tmp_path):
     run_dir, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert program(run_dir, "fit", "--trainer.max_epochs=1", "--model.tau=0.9") == 0
+    assert program(run_dir, "fit", "--trainer.max_epochs=1", "--model.threshold=0.9") == 0
     written = (run_dir / "config.yaml").read_text()
     config = yaml.safe_load(written)
-    assert config["model"]["init_args"]["tau"] == 0.9
+    assert config["model"]["init_args"]["threshold"] == 0.9
     assert config["data"]["labels_per_class"] == 4
     (told,) = (run_dir / "other").rglob("hparams.yaml")
     told = yaml.unsafe_load(told.read_text())
-    assert told["model"]["init_args"]["tau"] == 0.9
+    assert told["model"]["init_args"]["threshold"] == 0.9
     assert len(told["split"]) == 64
 
     assert program(run_dir, "test", f"--ckpt_path={last}") == 0
     assert (run_dir / "config.yaml").read_text() == written
 
-    assert program(run_dir, "fit", "--trainer.max_epochs=2", "--model.tau=0.9", f"--ckpt_path={last}") == 0
+    assert program(run_dir, "fit", "--trainer.max_epochs=2", "--model.threshold=0.9", f"--ckpt_path={last}") == 0
     resumed = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert resumed["ckpt_path"] is None  # the file can start the run again, wherever this one went on
     assert resumed["trainer"].pop("max_epochs") == 2
