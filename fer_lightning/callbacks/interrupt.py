@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run so that it can go on."""
+"""Stop a training at Ctrl-C with a checkpoint from which it goes on."""
 
 import os
 import signal
@@ -14,19 +14,19 @@ from lightning.pytorch.callbacks import Checkpoint
 from fer_lightning.callbacks.run_checkpoints import resumable
 
 EXIT_STATUS = 130
-"""What a shell reports of a program that Ctrl-C ended."""
+"""Exit status of a program that Ctrl-C ended, by convention of shells."""
 
 
 class Interrupted(SystemExit):
-    """The run has stopped because it was asked to; its exit status is 130."""
+    """The training was stopped by a signal; the exit status is 130."""
 
 
 class SaveOnInterrupt(Checkpoint):
     """Stops training at the first Ctrl-C or SIGTERM with a checkpoint from which it goes on exactly.
 
     The running batch is finished, and where the end of an epoch is next, that too with its validation. A
-    second Ctrl-C stops at once. It is a ``Checkpoint``, and the last of them, because what it saves must hold
-    what all other callbacks have made of the batch.
+    second Ctrl-C stops at once. It is a ``Checkpoint``, and the last of them, so that what it saves holds the
+    state of all other callbacks after the batch.
 
     Args:
         path: where to save.
@@ -34,64 +34,64 @@ class SaveOnInterrupt(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._asked = self._saved = False
-        self._before: dict[int, Any] = {}
+        self._signaled = self._saved = False
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen; only the main thread may."""
-        self._asked = self._saved = False
-        self._speaks = trainer.is_global_zero
+        """Catch the signals; only the main thread can."""
+        self._signaled = self._saved = False
+        self._prints = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
-            self._before = {
-                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+            self._handlers = {
+                number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
             }
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signaled and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self._asked and self._speaks:
+        if not self._signaled and self._prints:
             # Not print(), which may be what the signal has interrupted.
             os.write(2, b"\nStopping at the next safe moment; Ctrl-C again stops at once, saving nothing.\n")
-        self._asked = True
+        self._signaled = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if any rank was asked to stop."""
-        if self._any_rank_asked(trainer) and resumable(trainer, batch_idx):
+        """Save if any rank got a signal."""
+        if self._any_rank_signaled(trainer) and resumable(trainer, batch_idx):
             trainer.save_checkpoint(self.path, weights_only=False)
             self._saved = True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if the batch before was saved: here, because by now its metrics are logged too."""
+        """Stop if the batch before was saved: not earlier, so that its metrics are logged too."""
         if self._saved:
             raise Interrupted(EXIT_STATUS)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop if any rank was asked to since the last batch; the end of the epoch was saved."""
-        if self._any_rank_asked(trainer):
+        """Stop if any rank got a signal since the last batch; the end of the epoch was saved."""
+        if self._any_rank_signaled(trainer):
             raise Interrupted(EXIT_STATUS)
 
-    def _any_rank_asked(self, trainer: L.Trainer) -> bool:
-        return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+    def _any_rank_signaled(self, trainer: L.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._signaled, all=False)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Say how to go on: here, because the progress bar has gone by now."""
-        self._stop_listening()
+        """Print how to go on, now that the progress bar is gone."""
+        self._release_signals()
         if isinstance(exception, Interrupted) and trainer.is_global_zero:
             how = f"saved {self.path}. Go on with --ckpt_path {self.path}"
-            done = how if self.path.exists() else "nothing was learnt yet, and nothing saved."
+            done = how if self.path.exists() else "no step was done, and nothing is saved."
             print(f"Interrupted at step {trainer.global_step}: {done}", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the signals to those who had them before."""
-        self._stop_listening()
+        """Give the signals back to their earlier handlers."""
+        self._release_signals()
 
-    def _stop_listening(self) -> None:
-        for number, handler in self._before.items():
+    def _release_signals(self) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}

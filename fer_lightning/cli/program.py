@@ -33,6 +33,7 @@ from fer_lightning.errors import InputError
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.outputs.checkpoint_files import read_checkpoint
 
+_LOG = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 DEFAULT_MAX_STEPS = 20_000
 """Length of a training for which neither steps nor epochs nor time are given."""
 
@@ -44,14 +45,10 @@ class Program(LightningCLI):
     as ``trainer``, ``model`` and ``datamodule``, to go on with them in Python:
 
         >>> from fer_lightning.cli.program import Program
-        >>> program = Program(
-        ...     "fit --model Supervised --model.backbone wrn_10_1 --data.dataset SyntheticFaces "
-        ...     "--data.dataset.train 70 --data.labels_per_class 4 --data.batch_size 14 --data.image_size 16 "
-        ...     "--trainer.max_steps 2 --trainer.accelerator cpu --trainer.default_root_dir run".split()
-        ... )  # doctest: +ELLIPSIS
-        Trained ...
-        >>> program.model.global_step
-        2
+        >>> words = "fit --model FixMatch --data.dataset SyntheticFaces --data.labels_per_class 4"
+        >>> words += " --model.backbone wrn_10_1 --data.batch_size 8 --trainer.max_steps 2"
+        >>> program = Program(words.split())
+        >>> steps = program.model.global_step
 
     Args:
         args: the command line without the program's name; that of the process if None.
@@ -89,9 +86,8 @@ class Program(LightningCLI):
             raise InputError(f"{checkpoint} does not exist", option="ckpt_path")
         self.run_dir = choose_run_dir(verb, trainer.default_root_dir, checkpoint, config.model.class_path)
         trainer.default_root_dir = str(self.run_dir)
-        if verb == "fit" and trainer.max_steps == -1 and not (trainer.max_epochs or trainer.max_time):
-            trainer.max_steps = DEFAULT_MAX_STEPS
-            _print(f"Training for {DEFAULT_MAX_STEPS:,} steps; --trainer.max_steps sets another number")
+        if verb == "fit":
+            _set_length(trainer, config.data)
         if verb == "predict":
             config.return_predictions = False  # they are streamed to predictions.csv
         for logger in _wandb_loggers(trainer.logger):
@@ -167,6 +163,22 @@ def run(args: Sequence[str] | None) -> None:
         raise InputError(str(error)) from error
 
 
+def _set_length(trainer: Any, data: Any) -> None:
+    """Give a training without a length one, and make room for a validation in a short one.
+
+    Args:
+        trainer: options of the trainer, changed in place.
+        data: options of the data, changed in place.
+    """
+    if trainer.max_steps == -1 and not (trainer.max_epochs or trainer.max_time):
+        trainer.max_steps = DEFAULT_MAX_STEPS
+        _print(f"Training for {DEFAULT_MAX_STEPS:,} steps; --trainer.max_steps sets another number")
+    batches = trainer.max_steps * trainer.accumulate_grad_batches
+    if 0 < batches < data.steps_per_epoch:
+        data.steps_per_epoch = batches
+        _print(f"Validating once, after step {trainer.max_steps:,}; --data.steps_per_epoch sets how often")
+
+
 def _wandb_loggers(loggers: Any) -> list[Any]:
     """Return the arguments of the Weights & Biases loggers of a configuration, to be changed in place."""
     specs = [each for each in _listed(loggers) if hasattr(each, "class_path")]
@@ -184,15 +196,19 @@ def _device_count(config: Any) -> int:
     """Return the number of devices, over all nodes, that a trainer of this configuration would have."""
     if str(config.devices) == "1" and config.num_nodes == 1:
         return 1
-    probe = L.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    _LOG.disabled = True  # the trainer of the run reports the devices
+    try:
+        probe = L.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    finally:
+        _LOG.disabled = False
     return int(probe.num_devices * probe.num_nodes)
 
 
@@ -205,6 +221,8 @@ def _quiet() -> None:
     """Leave out the messages of Lightning that no user of this program can act on."""
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
-    )
+    _LOG.addFilter(_useful)
+
+
+def _useful(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
