@@ -12,6 +12,7 @@ from fer_lightning.ranges import RANGE_WORDS
 _KINDS = {
     "model": ("method", "fer_lightning.methods.base.SemiSupervised"),
     "data.dataset": ("data set", "fer_lightning.data.datasets.base.FaceDataset"),
+    "dataset": ("data set", "fer_lightning.data.datasets.base.FaceDataset"),
 }
 """Noun and base class of the options whose classes are named here."""
 _TYPES = {
@@ -95,7 +96,9 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def _unknown_option(option: str, built: Sequence[str], words: Sequence[str]) -> str:
-    section = option.rpartition(".")[0]
+    section, _, name = option.rpartition(".")
+    if name == "class_path":
+        return f"--{section}: the options beside class_path belong into init_args"
     if built and (cls := _load(built[0])):
         names = [f"{section}.{name}" for name in parameters(cls)]
         where, tip = f" of {cls.__name__}", f"\ntip: fer-lightning {words[0]} --{section}.help {cls.__name__}"
@@ -173,7 +176,7 @@ def _options(words: Sequence[str]) -> Iterator[str]:
     for section, path in (
         ("trainer", "lightning.pytorch.trainer.trainer.Trainer"),
         ("data", "fer_lightning.data.datamodule.SemiSupervisedFaces"),
-        *((option, base) for option, (_, base) in _KINDS.items()),
+        *((option, _KINDS[option][1]) for option in ("model", "data.dataset")),
     ):
         for cls in ((base := _load(path)) and (base, *_subclasses(base))) or ():
             yield from (f"{section}.{name}" for name in parameters(cls))

@@ -130,7 +130,7 @@ class Program(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        """Print where the run is, its best epoch and the command that evaluates it."""
+        """Print where the run is, its best epoch and the next command."""
         if self.trainer.is_global_zero and not self.config_init.fit.trainer.fast_dev_run:
             for line in self._summary():
                 print(line)
@@ -143,8 +143,12 @@ class Program(LightningCLI):
         if kept.best_model_score is not None and best.exists():
             epoch, end = read_checkpoint(best)["epoch"], self.trainer.current_epoch - 1
             lines.append(f"Best epoch {epoch} of 0 to {end}: val/score {kept.best_model_score:.4f}")
+        verb, option = "test", ""
+        if not len(self.datamodule.test):
+            parts = (each for each in ("unlabeled", "val", "labeled") if len(getattr(self.datamodule, each)))
+            verb, option = "predict", f" --data.predict_on {next(parts)}"
         file = best if best.exists() else last
-        return [*lines, f"Next: fer-lightning test --config {config} --ckpt_path {file}"]
+        return [*lines, f"Next: fer-lightning {verb} --config {config} --ckpt_path {file}{option}"]
 
 
 def run(args: Sequence[str] | None) -> None:
@@ -221,8 +225,10 @@ def _quiet() -> None:
     """Leave out the messages of Lightning that no user of this program can act on."""
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # they are the process's own
     _LOG.addFilter(_useful)
 
 
 def _useful(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+    message = record.getMessage()
+    return "litlogger" not in message and "to estimate number of stepping batches" not in message

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import fer_lightning.data.synthetic  # noqa: F401  (imported, its data set can be named without its module)
 from fer_lightning.data.datasets.base import DataError, FaceDataset
 from fer_lightning.data.split_checks import verify_split
 from fer_lightning.data.splits import NO_EMOTION, PARTS, Split, SplitRequest, make_split

@@ -111,6 +111,10 @@ def test_message_names_options_of_files(tmp_path, capsys):
             "--model.threshold must be a number from 0 to 1, not 3",
         ),
         (
+            "model: {class_path: FixMatch, threshold: 0.9}",
+            "--model: the options beside class_path belong into init_args",
+        ),
+        (
             "data: {dataset: {class_path: fer_lightning.data.datasets.FER2031}}",
             "no data set 'fer_lightning.data.datasets.FER2031' for --data.dataset; did you mean FER2013?",
         ),
@@ -130,6 +134,8 @@ def test_what_is_missing_is_named(capsys):
 def test_own_verbs_name_the_nearest(capsys):
     assert "no verb 'fitt'; did you mean fit?" in refused(["fitt"], capsys)
     assert "no 'mak' here; did you mean make?" in refused(["splits", "mak"], capsys)
+    message = refused(["splits", "make", "--dataset=fer2031", "--output=split.json"], capsys)
+    assert "no data set 'fer2031' for --dataset; did you mean FER2013?" in message
     message = refused(["splits", "make", "--label_total=3", "--dataset=SyntheticFaces"], capsys)
     assert "did you mean --labels_total?" in message
 

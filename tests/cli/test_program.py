@@ -2,7 +2,10 @@
 
 import doctest
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -71,6 +74,19 @@ def test_a_device_that_is_not_there(tmp_path, capsys):
     assert "not available" in refused(fit(tmp_path, "--trainer.accelerator=cuda"), capsys)
 
 
+def test_the_installed_program_is_quiet_and_splits_know_every_data_set(tmp_path):
+    """In a process of its own: here, what one test imports another finds."""
+    program = [sys.executable, "-m", "fer_lightning"]
+    environment = os.environ | {"PYTHONPATH": str(Path(fer_lightning.__file__).parents[1])}
+    words = ["splits", "make", "--dataset=SyntheticFaces", "--dataset.train=14", "--output=split.json"]
+    done = subprocess.run([*program, *words], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr == ""
+    words = ["fit", "--model=fixmatch", "--data.dataset=SyntheticFaces"]
+    done = subprocess.run([*program, *words], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == "error: no method 'fixmatch' for --model; did you mean FixMatch?\n"
+
+
 def test_errors_in_the_code_are_not_taken_for_bad_input(tmp_path, monkeypatch):
     def fail(self):
         raise ValueError("a fault")
@@ -132,7 +148,10 @@ def test_own_folders_train_without_any_configuration(tmp_path, capsys):
     assert main(words.split()) == 0
     (run_dir,) = Path("runs").glob("FixMatch-*")
     assert (run_dir / "checkpoints/best.ckpt").exists()
-    assert f"everything is in {run_dir}" in capsys.readouterr().out
+    *_, trained, _, following = capsys.readouterr().out.splitlines()
+    assert trained.endswith(f"everything is in {run_dir}")
+    assert main(following.removeprefix("Next: fer-lightning ").split()) == 0  # there are no test faces
+    assert len(pd.read_csv(run_dir / "predictions.csv")) == 12
 
 
 def test_training_ends_with_the_best_epoch_and_the_next_command(tmp_path, capsys):
