@@ -30,7 +30,7 @@ from fer_lightning.data.views import CenterView
 from fer_lightning.errors import InputError
 from fer_lightning.inference.load import load_method
 from fer_lightning.methods.base import SemiSupervised
-from fer_lightning.metrics import DIMENSIONS, FaceMetrics
+from fer_lightning.metrics import DIMENSIONS, FaceMetrics, calibration_bins
 from fer_lightning.outputs.audit_counts import AuditCounts, audit_rows
 from fer_lightning.outputs.plots import (
     GREY,
@@ -355,8 +355,10 @@ def confusion(looks: Looks, title: str) -> "Figure":
 def calibration(table: pd.DataFrame, title: str) -> "Figure":
     """Draw accuracy against confidence, for predictions or for beliefs."""
     known = table.dropna(subset="truth")
-    right = (known["truth"] == known["prediction"]).to_numpy().astype(np.float64)
-    return reliability_figure(known["confidence"].to_numpy().astype(np.float64), right, title)
+    right = torch.tensor((known["truth"] == known["prediction"]).to_numpy())
+    return reliability_figure(
+        calibration_bins(torch.tensor(known["confidence"].to_numpy()), right).numpy(), title
+    )
 
 
 def agreement(table: pd.DataFrame, title: str) -> "Figure":

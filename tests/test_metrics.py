@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from fer_lightning.data.batch import Target
-from fer_lightning.metrics import ContinuousMetrics, FaceMetrics
+from fer_lightning.metrics import (
+    BINS,
+    CalibrationBins,
+    ContinuousRows,
+    FaceMetrics,
+    GroupConfusion,
+    calibration_bins,
+    calibration_error,
+    confidence_bin,
+)
 from fer_lightning.task import Prediction, Task
 
 NAN = math.nan
@@ -101,7 +110,7 @@ def test_continuous_golden_values():
     )
 
 
-def test_a_constant_prediction_agrees_with_nothing_and_warns_of_nothing():
+def test_a_constant_prediction_has_no_concordance_and_warns_of_nothing():
     truth = torch.tensor([[0.1, 0.4], [-0.2, 0.7]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -180,15 +189,151 @@ def test_nothing_known_is_nan_rather_than_a_score():
     assert all(math.isnan(value) for value in values.values())
 
 
-def test_agreement_gathers_the_rows_of_all_ranks(faces):
-    guess, truth = faces[0].valence_arousal, faces[1].valence_arousal
-    others = iter([guess[25:], truth[25:]])  # what the other rank holds, in the order it is asked for
-    metric = Agreement(
-        dist_sync_fn=lambda mine, group: [mine, next(others)], distributed_available_fn=lambda: True
-    )
-    metric.update(guess[:10], truth[:10])
-    metric.update(guess[10:25], truth[10:25])
-    alone = ContinuousMetrics()
-    alone.update(guess, truth)
-    for name, value in alone.compute().items():
-        torch.testing.assert_close(metric.compute()[name], value)
+def test_a_dimension_without_labels_is_nan_and_left_out_of_the_score(faces):
+    guess, truth = faces
+    full = measured(CONTINUOUS, guess, truth)
+    for known, unknown, column in (("valence", "arousal", 1), ("arousal", "valence", 0)):
+        hidden = truth.valence_arousal.clone()
+        hidden[:, column] = NAN
+        values = measured(CONTINUOUS, guess, Target(truth.emotion, hidden))
+        assert values["score"] == values[f"ccc_{known}"] == pytest.approx(full[f"ccc_{known}"])
+        for name in ("ccc", "pcc", "rmse", "sagr"):
+            assert math.isnan(values[f"{name}_{unknown}"])
+    hidden[0, 0] = 0.5  # one label is no correlation, but an error
+    values = measured(CONTINUOUS, guess, Target(truth.emotion, hidden))
+    assert math.isnan(values["ccc_valence"])
+    assert math.isnan(values["pcc_valence"])
+    assert values["rmse_valence"] > 0
+
+
+def test_the_score_of_both_leaves_out_what_has_no_labels(faces):
+    guess, truth = faces
+    unknown = torch.full_like(truth.emotion, NAN), torch.full_like(truth.valence_arousal, NAN)
+    values = measured(BOTH, guess, Target(truth.emotion, unknown[1]))
+    assert values["score"] == values["accuracy"]
+    values = measured(BOTH, guess, Target(unknown[0], truth.valence_arousal))
+    assert values["score"] == pytest.approx((values["ccc_valence"] + values["ccc_arousal"]) / 2)
+
+
+def test_full_confidence_is_in_the_last_bin():
+    confidence = torch.cat([torch.full((100,), 1.0), torch.full((100,), 0.95)])
+    right = torch.arange(200) >= 10  # 90 of those at 1.0, all of those at 0.95
+    assert calibration_error(calibration_bins(confidence, right)).item() == pytest.approx(0.025, abs=1e-7)
+    guess = torch.stack([confidence, 1 - confidence, torch.zeros(200)], 1)
+    values = measured(CLASSES, prediction(guess), target(one_hot((~right).long().tolist())))
+    assert values["ece"] == pytest.approx(0.025, abs=1e-6)
+
+
+def test_bins_are_half_open_and_hold_every_confidence():
+    confidence = torch.tensor([0.0, 0.066, 0.067, 0.5, 0.933, 0.934, 1.0, NAN])
+    assert confidence_bin(confidence).tolist() == [0, 0, 1, 7, 13, 14, 14, 0]
+    assert confidence_bin(torch.arange(BINS, dtype=torch.float64) / BINS + 1e-9).tolist() == list(range(BINS))
+
+
+def test_calibration_error_equals_a_loop_over_bins():
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(300, generator=generator, dtype=torch.float64)
+    right = torch.rand(300, generator=generator) < confidence
+    expected = 0.0
+    for b in range(15):
+        inside = [
+            (c, r) for c, r in zip(confidence.tolist(), right.tolist(), strict=True) if b <= c * 15 < b + 1
+        ]
+        if inside:
+            accuracy, mean = (
+                sum(part) / len(inside) for part in ([r for _, r in inside], [c for c, _ in inside])
+            )
+            expected += len(inside) / 300 * abs(accuracy - mean)
+    assert calibration_error(calibration_bins(confidence, right)).item() == pytest.approx(expected)
+    halves = calibration_bins(confidence[:90], right[:90]) + calibration_bins(confidence[90:], right[90:])
+    assert calibration_error(halves).item() == pytest.approx(expected)
+    assert calibration_error(torch.zeros(BINS, 3)).isnan()
+
+
+# "young": 3 of 4 right, happiness 2 of 2, sadness 1 of 2. "old": 1 of 3, happiness 1 of 1, sadness 0 of 2, and a
+# face without a label. No face is of "third", and the last face is of no group.
+GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, -1])
+GROUP_TRUTH = one_hot([0, 0, 1, 1, 0, 1, 1, -1, 0])
+GROUP_GUESS = one_hot([0, 0, 1, 2, 0, 2, 2, 0, 0])
+GROUP_VALUES = {
+    "accuracy/group/young": 3 / 4,
+    "accuracy/group/old": 1 / 3,
+    "accuracy/group/third": NAN,
+    "uar/group/young": 3 / 4,
+    "uar/group/old": 1 / 2,
+    "uar/group/third": NAN,
+    "accuracy_gap": 3 / 4 - 1 / 3,
+    "uar_gap": 1 / 4,
+}
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_groups_hand_computed(later):
+    names = ("young", "old", "third")
+    metrics = FaceMetrics(CLASSES, () if later else names)
+    metrics.set_groups(names)
+    for rows_ in (slice(0, 5), slice(5, 9)):
+        metrics.update(prediction(GROUP_GUESS[rows_]), target(GROUP_TRUTH[rows_]), GROUP[rows_])
+    metrics.set_groups(names)  # of the same names it forgets nothing
+    values = {name: value.item() for name, value in metrics.compute().items()}
+    assert {k: values[k] for k in GROUP_VALUES} == pytest.approx(GROUP_VALUES, nan_ok=True)
+    without = measured(CLASSES, prediction(GROUP_GUESS), target(GROUP_TRUTH))
+    assert {k: v for k, v in values.items() if k not in GROUP_VALUES} == pytest.approx(without, nan_ok=True)
+    metrics.reset()
+    metrics.update(prediction(GROUP_GUESS), target(GROUP_TRUTH))  # all groups unknown
+    values = metrics.compute()
+    assert all(values[name].isnan() for name in GROUP_VALUES)
+
+
+def test_groups_of_a_continuous_task(faces):
+    guess, truth = faces
+    group = torch.arange(40) % 3 - 1
+    metrics = FaceMetrics(BOTH, ("a", "b"))
+    metrics.update(guess, truth, group)
+    values = metrics.compute()
+    ccc = []
+    for number, name in enumerate("ab"):
+        alone = measured(BOTH, rows(guess, group == number), rows(truth, group == number))
+        ccc.append((alone["ccc_valence"] + alone["ccc_arousal"]) / 2)
+        assert values[f"ccc/group/{name}"].item() == pytest.approx(ccc[-1], abs=1e-6)
+        assert values[f"accuracy/group/{name}"].item() == pytest.approx(alone["accuracy"])
+        assert values[f"uar/group/{name}"].item() == pytest.approx(alone["uar"])
+    assert values["ccc_gap"].item() == pytest.approx(abs(ccc[0] - ccc[1]), abs=1e-6)
+
+
+def test_a_single_group_with_faces_has_no_gap():
+    metrics = FaceMetrics(CLASSES, ("young", "old"))
+    metrics.update(prediction(GROUP_GUESS[:4]), target(GROUP_TRUTH[:4]), GROUP[:4])
+    assert metrics.compute()["accuracy_gap"].isnan()
+
+
+def two_ranks(metric, mine, theirs):
+    """A metric that has counted ``mine`` and is synchronized with another that has counted ``theirs``."""
+    other = type(metric)(*(() if not isinstance(metric, GroupConfusion) else metric.matrix.shape[:2]))
+    other.update(*theirs)
+    states = {name: getattr(other, name) for name in other._defaults}
+    held = iter([torch.cat(s) if isinstance(s, list) else s for s in states.values()])
+    metric.dist_sync_fn = lambda tensor, group: [tensor, next(held)]
+    metric.distributed_available_fn = lambda: True
+    metric.update(*mine)
+    return metric.compute()
+
+
+def test_ranks_add_up():
+    label, probability = target(GROUP_TRUTH).label, GROUP_GUESS
+    batch = (probability, label, GROUP)
+    alone = GroupConfusion(3, 3)
+    alone.update(*batch)
+    mine, theirs = (tuple(part[half] for part in batch) for half in (slice(0, 5), slice(5, 9)))
+    assert torch.equal(two_ranks(GroupConfusion(3, 3), mine, theirs), alone.compute())
+    bins = CalibrationBins()
+    bins.update(probability, label)
+    assert bins.compute()[:, 0].sum() == 8
+    assert torch.equal(two_ranks(CalibrationBins(), mine[:2], theirs[:2]), bins.compute())
+
+
+def test_continuous_rows_of_all_ranks_are_gathered(faces):
+    batch = (faces[0].valence_arousal, faces[1].valence_arousal, torch.arange(40) % 3 - 1)
+    mine, theirs = (tuple(part[half] for part in batch) for half in (slice(0, 25), slice(25, 40)))
+    for gathered, whole in zip(two_ranks(ContinuousRows(), mine, theirs), batch, strict=True):
+        torch.testing.assert_close(gathered, whole, equal_nan=True)

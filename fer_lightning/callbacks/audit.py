@@ -16,8 +16,8 @@ from fer_lightning.outputs.plots import HISTORY, audit_figure
 from fer_lightning.pseudo_labels import PseudoLabels
 
 _SCALARS = (
-    *("coverage", "purity", "mean_weight", "mean_confidence", "ece", "ece_accepted", "gap"),
-    *("negatives", "false_negative_rate"),
+    *("coverage", "purity", "mean_weight", "mean_confidence", "ece", "ece_accepted", "confidence_gap"),
+    *("complementary", "complementary_error"),
 )
 _SCALARS_OF_VALENCE_AROUSAL = ("rmse_valence", "rmse_arousal")
 _SCALARS_PER_EMOTION = ("coverage", "purity", "true_coverage", "threshold")

@@ -1,10 +1,9 @@
-"""Confusion matrix and reliability diagram of the served network."""
+"""Confusion matrix and reliability diagram of the inference network."""
 
 from typing import cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from torchmetrics.utilities import dim_zero_cat
 
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import FaceMetrics
@@ -16,12 +15,12 @@ class EvaluationFigures(Callback):
     """Draws ``<stage>_confusion`` and ``<stage>_reliability`` after every validation and after the test."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw what the validation faces say."""
+        """Draw the figures of the validation faces."""
         if not trainer.sanity_checking:
             _draw(trainer, cast(SemiSupervised, pl_module), "val", "validation faces")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw what the test faces say."""
+        """Draw the figures of the test faces."""
         _draw(trainer, cast(SemiSupervised, pl_module), "test", "test faces")
 
 
@@ -31,10 +30,7 @@ def _draw(trainer: L.Trainer, method: SemiSupervised, stage: str, title: str) ->
     metrics = cast(FaceMetrics, method.metrics[stage])
     # On every rank, because these gather what each of them has counted.
     counts = metrics.confusion.compute().cpu().numpy()
-    calibration = metrics.calibration
-    with calibration.sync_context(dist_sync_fn=calibration.dist_sync_fn):
-        confidence = dim_zero_cat(calibration.confidences).double().cpu().numpy()
-        right = dim_zero_cat(calibration.accuracies).double().cpu().numpy()
+    bins = metrics.calibration.compute().cpu().numpy()
     if trainer.is_global_zero and counts.sum():
         log_figure(trainer, f"{stage}_confusion", confusion_figure(counts, method.task.emotions, title))
-        log_figure(trainer, f"{stage}_reliability", reliability_figure(confidence, right, title))
+        log_figure(trainer, f"{stage}_reliability", reliability_figure(bins, title))

@@ -1,7 +1,5 @@
 """Losses for valence and arousal; unknown values (NaN) never count. Half precision is computed in float32."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -37,10 +35,15 @@ def concordance(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         (K,) float32 or better, in [-1, 1]; 0 for a dimension with fewer than two known rows or no spread.
     """
-    m = _moments(prediction, target)
-    spread = m.variance_x + m.variance_y + m.shift.square()
-    # The floor keeps a batch without spread at 0 with a finite gradient.
-    return torch.where(m.rows > 1, 2 * m.covariance / spread.clamp(min=1e-8), 0.0)
+    rows, x, y, shift = _centered(prediction, target)
+    # Both sides in units of their largest deviation: squares of small numbers underflow, and a floor under
+    # them would depend on the unit. CCC does not, so neither does the gradient miss what is detached here.
+    unit = torch.maximum(torch.maximum(_largest(x), _largest(y)), shift.detach().abs())
+    counts = (rows > 1) & (unit > 0)
+    unit = torch.where(counts, unit, 1.0)
+    x, y, shift = x / unit, y / unit, shift / unit
+    spread = (x.square() + y.square()).sum(0) / rows + shift.square()
+    return torch.where(counts, 2 * (x * y).sum(0) / rows / torch.where(counts, spread, 1.0), 0.0)
 
 
 def pearson(prediction: Tensor, target: Tensor) -> Tensor:
@@ -51,10 +54,15 @@ def pearson(prediction: Tensor, target: Tensor) -> Tensor:
         target: (B, K), NaN where unknown.
 
     Returns:
-        (K,) float32 or better, in [-1, 1]; 0 for a dimension where one side does not vary.
+        (K,) float32 or better, in [-1, 1]; 0, with a gradient of 0, for a dimension where one side does not
+        vary.
     """
-    m = _moments(prediction, target)
-    return m.covariance / (m.variance_x * m.variance_y).clamp(min=1e-8).sqrt()
+    _, x, y, _ = _centered(prediction, target)
+    unit_x, unit_y = _largest(x), _largest(y)
+    varies = (unit_x > 0) & (unit_y > 0)
+    x, y = x / torch.where(varies, unit_x, 1.0), y / torch.where(varies, unit_y, 1.0)
+    product = torch.where(varies, x.square().sum(0) * y.square().sum(0), 1.0)
+    return torch.where(varies, (x * y).sum(0) / product.sqrt(), 0.0)
 
 
 def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -63,31 +71,37 @@ def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return ((1 - concordance(prediction, target)) * counted).sum() / counted.sum().clamp(min=1)
 
 
-class _Moments(NamedTuple):
-    """Population moments of known rows, all (K,)."""
+def _centered(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Take the means of the known rows out of both sides.
 
-    rows: Tensor
-    shift: Tensor
-    variance_x: Tensor
-    variance_y: Tensor
-    covariance: Tensor
-
-
-def _moments(prediction: Tensor, target: Tensor) -> _Moments:
+    Returns:
+        (K,) number of known rows, at least 1; (B, K) deviations of the prediction and of the target from
+        their means, 0 in unknown rows; (K,) difference of the means.
+    """
     known = ~target.isnan()
-    count = known.sum(0)
-    rows = count.clamp(min=1)
-    x = torch.where(known, _full(prediction), 0.0)
-    y = torch.where(known, _full(target), 0.0)
+    rows = known.sum(0).clamp(min=1)
+    x, lowest_x = _from_lowest(_full(prediction), known)
+    y, lowest_y = _from_lowest(_full(target), known)
     mean_x, mean_y = x.sum(0) / rows, y.sum(0) / rows
-    dx, dy = (x - mean_x) * known, (y - mean_y) * known
-    return _Moments(
-        count,
-        mean_x - mean_y,
-        dx.square().sum(0) / rows,
-        dy.square().sum(0) / rows,
-        (dx * dy).sum(0) / rows,
-    )
+    shift = lowest_x - lowest_y + mean_x - mean_y
+    return rows, (x - mean_x) * known, (y - mean_y) * known, shift
+
+
+def _from_lowest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, K) known values less the lowest of their dimension, and the (K,) lowest.
+
+    So the deviations of equal values are exactly 0, where a rounded mean would leave a spread.
+    """
+    at_hand = torch.where(known, x.detach(), torch.inf)
+    lowest = torch.cat([at_hand, at_hand.new_full((1, x.shape[1]), torch.inf)]).amin(0)
+    lowest = torch.where(lowest.isinf(), 0.0, lowest)
+    return torch.where(known, x - lowest, 0.0), lowest
+
+
+def _largest(deviation: Tensor) -> Tensor:
+    """Return the (K,) largest size of (B, K) deviations, without gradient; 0 if there is no row."""
+    size = deviation.detach().abs()
+    return torch.cat([size, size.new_zeros(1, size.shape[1])]).amax(0)
 
 
 def _full(x: Tensor) -> Tensor:

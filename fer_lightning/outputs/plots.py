@@ -1,4 +1,4 @@
-"""The figures of a run, as functions from numbers to a matplotlib figure: no pyplot, no display, no state.
+"""Figures of a run, as functions from numbers to a matplotlib figure: no pyplot, no display, no state.
 
 Colors are from the palette of Okabe and Ito, which people with any kind of color vision can tell apart.
 """
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from fer_lightning.metrics import BINS, calibration_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,9 +21,7 @@ Rows = Sequence[Mapping[str, float]]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 HISTORY = ("coverage", "purity", "mean_confidence")
-"""What a figure of the audit shows of every epoch."""
-BINS = 15
-"""Of confidence, everywhere: those of the metric ECE."""
+"""Columns of the audit whose course over the epochs is drawn."""
 
 
 def new_figure(width: float, height: float, left: float, right: float, bottom: float, top: float) -> "Figure":
@@ -41,7 +42,7 @@ def confusion_figure(counts: npt.NDArray[np.integer], emotions: Sequence[str], t
     Args:
         counts: (C, C) faces by true (row) and predicted (column) emotion.
         emotions: C names.
-        title: what was judged; accuracy and UAR are added to it.
+        title: of whose predictions; accuracy and UAR are added to it.
     """
     faces = counts.sum(1)
     share = counts / np.maximum(faces, 1)[:, None]
@@ -63,24 +64,20 @@ def confusion_figure(counts: npt.NDArray[np.integer], emotions: Sequence[str], t
     return figure
 
 
-def reliability_figure(confidence: Floats, right: Floats, title: str) -> "Figure":
+def reliability_figure(bins: Floats, title: str) -> "Figure":
     """Draw accuracy against confidence in bins, and how many faces each bin holds.
 
     Args:
-        confidence: (N,) in [0, 1].
-        right: (N,) 1 where the prediction was right, else 0.
-        title: what was judged; the ECE is added to it.
+        bins: (15, 3) as ``metrics.calibration_bins`` returns them.
+        title: of whose predictions; the ECE is added to it.
     """
     edges = np.linspace(0, 1, BINS + 1)
     middle, width = (edges[:-1] + edges[1:]) / 2, 1 / BINS
-    position = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    faces = np.bincount(position, minlength=BINS)
+    faces, confidences, right = np.asarray(bins, np.float64).T
     filled = faces > 0
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(position, confidence, BINS) / faces
-        accuracy = np.bincount(position, right, BINS) / faces
-    gap = np.abs(accuracy - mean)
-    ece = float(np.sum(gap[filled] * faces[filled]) / max(len(confidence), 1))
+        mean, accuracy = confidences / faces, right / faces
+    ece = float(calibration_error(torch.as_tensor(bins)))
 
     figure = new_figure(4.8, 5.4, left=0.75, right=0.25, bottom=0.55, top=0.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -136,11 +133,11 @@ def views_figure(
 
 
 def audit_figure(rows: Mapping[str, Mapping[str, float]], history: Rows) -> "Figure":
-    """Draw what an epoch's pseudo-labels were worth, class by class, and how that went over the epochs.
+    """Draw coverage and purity of an epoch's pseudo-labels by emotion, and their course over the epochs.
 
     Args:
-        rows: emotion -> coverage, purity and threshold of the beliefs in it; NaN where unknown.
-        history: ``epoch`` and ``HISTORY`` of all beliefs, an epoch each.
+        rows: emotion -> coverage, purity and threshold of its pseudo-labels; NaN where unknown.
+        history: ``epoch`` and the columns ``HISTORY`` of all pseudo-labels, one entry an epoch.
     """
     figure = new_figure(11.5, 4.3, left=0.65, right=0.15, bottom=0.9, top=0.4)
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
@@ -155,8 +152,8 @@ def audit_figure(rows: Mapping[str, Mapping[str, float]], history: Rows) -> "Fig
     if not np.isnan(threshold).all():
         left.hlines(threshold, place - 0.42, place + 0.42, color="black", linewidth=1.4, label="threshold")
     left.set_xticks(place, list(rows))
-    left.set(ylim=(0, 1.08), ylabel="share of beliefs")
-    left.set_title(f"believed emotions, epoch {history[-1]['epoch']:g}", fontsize=11)
+    left.set(ylim=(0, 1.08), ylabel="share of pseudo-labels")
+    left.set_title(f"pseudo-labels by emotion, epoch {history[-1]['epoch']:g}", fontsize=11)
 
     epoch = [row["epoch"] for row in history]
     marker = "o" if len(history) < 30 else None
@@ -166,7 +163,7 @@ def audit_figure(rows: Mapping[str, Mapping[str, float]], history: Rows) -> "Fig
         right.plot(epoch, line, color=style, marker=marker, markersize=3.5, label=name)
     right.set(xlabel="epoch", ylim=(0, 1.08))
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.set_title("all beliefs", fontsize=11)
+    right.set_title("all pseudo-labels", fontsize=11)
     for axes in (left, right):
         _bare(axes)
         axes.grid(axis="y", color="#E0E0E0", linewidth=0.7)

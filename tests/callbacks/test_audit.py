@@ -101,7 +101,7 @@ def test_without_truth_purity_is_empty(tmp_path):
     row = rows_of(tmp_path)[0, "all"]
     assert float(row["accepted"]) > 0
     assert float(row["coverage"]) > 0
-    assert [row[c] for c in ("purity", "ece", "gap", "true_coverage")] == [""] * 4
+    assert [row[c] for c in ("purity", "ece", "confidence_gap", "true_coverage")] == [""] * 4
 
 
 def test_valence_and_arousal_are_held_against_the_truth(tmp_path):
@@ -162,8 +162,8 @@ def test_negative_beliefs_are_held_against_the_truth(tmp_path):
         wrong = [w for n, w in faces if n]
         assert 0 < sum(wrong) < len(wrong)
         row = rows[epoch, "all"]
-        assert float(row["negatives"]) == pytest.approx(np.mean([n for n, _ in faces]), rel=1e-6)
-        assert float(row["false_negative_rate"]) == pytest.approx(np.mean(wrong), rel=1e-6)
+        assert float(row["complementary"]) == pytest.approx(np.mean([n for n, _ in faces]), rel=1e-6)
+        assert float(row["complementary_error"]) == pytest.approx(np.mean(wrong), rel=1e-6)
         for name in ("negatives", "false_negative_rate"):
             logged = float(trainer.callback_metrics[f"audit/{name}"])
             assert epoch == 0 or logged == pytest.approx(float(row[name]), rel=1e-5)
@@ -179,5 +179,5 @@ def test_resuming_neither_loses_nor_repeats_a_negative_belief(tmp_path):
 def test_without_negative_beliefs_their_columns_are_empty(tmp_path):
     trainer = full_fit(tmp_path, max_epochs=1)
     row = rows_of(tmp_path)[0, "all"]
-    assert (row["negatives"], row["false_negative_rate"]) == ("", "")
+    assert (row["complementary"], row["complementary_error"]) == ("", "")
     assert "audit/negatives" not in trainer.callback_metrics

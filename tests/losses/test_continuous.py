@@ -58,13 +58,54 @@ def test_coefficients_equal_the_slow_references(batch):
         assert pearson(prediction, target)[column].item() == pytest.approx(slow_pearson(x, y), abs=1e-6)
 
 
-def test_concordance_knows_offset_and_scale_where_pearson_does_not():
+def test_concordance_depends_on_offset_and_scale_and_pearson_does_not():
     y = TRUTH[:, None]
     assert concordance(y, y).item() == pytest.approx(1, abs=1e-6)
     assert concordance(-y, y).item() < 0
     for moved in (y + 0.2, 0.5 * y):
         assert pearson(moved, y).item() == pytest.approx(1, abs=1e-6)
         assert concordance(moved, y).item() < 0.95
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-4, 1.0, 1e4])
+def test_coefficients_do_not_depend_on_the_unit(scale):
+    x, y = torch.tensor([[1.0], [2], [3], [4]]), torch.tensor([[0.1], [0.2], [0.3], [0.4]])
+    assert pearson(x * scale, y).item() == pytest.approx(1, abs=1e-6)
+    assert pearson(y, x * scale).item() == pytest.approx(1, abs=1e-6)
+    guess, truth = GUESS[:, None], TRUTH[:, None]
+    expected = slow_concordance(GUESS.tolist(), TRUTH.tolist())
+    assert concordance(guess * scale, truth * scale).item() == pytest.approx(expected, rel=1e-5)
+    guess = (guess * scale).requires_grad_()
+    (concordance(guess, truth * scale) + pearson(guess, truth)).sum().backward()
+    assert guess.grad.isfinite().all()
+    assert guess.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
+@pytest.mark.parametrize("rows", [3, 7, 1000])
+def test_rounding_of_the_mean_of_equal_values_is_no_spread(value, rows):
+    same = torch.full((rows, 1), value, requires_grad=True)
+    varied = torch.linspace(-1, 1, rows)[:, None]
+    for other in (varied, torch.full((rows, 1), 0.9), same.detach()):
+        assert pearson(same, other).item() == 0
+        assert pearson(other, same).item() == 0
+        assert concordance(same, other).item() == 0
+        (pearson(same, other) + concordance(same, other)).sum().backward()
+    assert same.grad.isfinite().all()
+
+
+def test_a_dimension_without_labels_leaves_the_loss_finite(batch):
+    prediction, target = batch
+    for column in range(2):
+        hidden = target.clone()
+        hidden[:, column] = NAN
+        guess = prediction.clone().requires_grad_()
+        loss = concordance_loss(guess, hidden)
+        loss.backward()
+        ccc = concordance(prediction, target)[1 - column].item()
+        assert loss.item() == pytest.approx(1 - ccc, abs=1e-6)
+        assert guess.grad.isfinite().all()
+        assert guess.grad[:, column].abs().sum() == 0
 
 
 def test_squared_error_is_a_mean_over_the_known_values(batch):
@@ -89,7 +130,7 @@ def test_concordance_loss_averages_the_dimensions_that_are_known(batch):
     prediction, target = batch
     ccc = concordance(prediction, target)
     assert concordance_loss(prediction, target).item() == pytest.approx(1 - ccc.mean().item(), abs=1e-6)
-    target[1:, 1] = NAN  # one arousal is no set
+    target[1:, 1] = NAN  # one label has no concordance
     assert concordance_loss(prediction, target).item() == pytest.approx(1 - ccc[0].item(), abs=1e-6)
 
 

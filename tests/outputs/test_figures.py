@@ -5,11 +5,11 @@ from faces import TINY, TinyFaces, tiny_data
 from full_run import full_fit, full_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from torchmetrics.functional.classification import binary_calibration_error
 
 from fer_lightning.callbacks import log_figure, run_directory
 from fer_lightning.data.batch import Views
 from fer_lightning.methods import FixMatch, Supervised
+from fer_lightning.metrics import calibration_bins
 from fer_lightning.outputs.plots import (
     audit_figure,
     confusion_figure,
@@ -100,13 +100,12 @@ def test_an_emotion_that_nobody_shows_does_not_count_in_uar():
 
 
 def test_reliability_shows_the_same_error_as_the_metric():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.1, 1, 500)
-    right = (rng.uniform(0, 1, 500) < confidence**2).astype(float)
-    figure = reliability_figure(confidence, right, "faces")
-    error = binary_calibration_error(torch.tensor(confidence), torch.tensor(right).long())
-    assert figure.axes[0].get_title() == f"faces: ECE {float(error):.1%}"
-    assert sum(bar.get_height() for bar in figure.axes[1].patches) == 500
+    confidence = torch.cat([torch.full((100,), 1.0), torch.full((100,), 0.95)])
+    bins = calibration_bins(confidence, torch.arange(200) >= 10)
+    figure = reliability_figure(bins.numpy(), "faces")
+    assert figure.axes[0].get_title() == "faces: ECE 2.5%"
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [0] * 14 + [200]
+    assert figure.axes[0].patches[0].get_height() == pytest.approx(0.95)  # accuracy
 
 
 def test_audit_tells_nothing_from_zero():
