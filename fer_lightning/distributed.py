@@ -1,4 +1,4 @@
-"""What several processes must do together so that their adaptive state stays one."""
+"""Exchange between the processes of a training, so that their adaptive state stays equal."""
 
 import torch
 from torch import Tensor

@@ -1,11 +1,11 @@
-"""Emotion taxonomies: which emotions, under which names, in which order.
+"""Emotion taxonomies: names and order of the emotions.
 
 Every data set numbers its emotions differently, and a silent permutation is the commonest way to get a wrong
 number. So emotions are named here once, a label is a name until the last moment, and one taxonomy is turned
 into another by name, never by position.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fer_lightning.errors import InputError
@@ -27,32 +27,32 @@ _CANONICAL = {name: name for name in _SYNONYMS} | {s: name for name, all_ in _SY
 
 
 class UnknownEmotion(InputError):
-    """A label that names no emotion of the taxonomy at hand."""
+    """A label is the name of no emotion of the taxonomy."""
 
 
 def canonical(name: str) -> str:
-    """Return the one name this package uses for an emotion: ``"Happy"`` -> ``"happiness"``.
+    """Return the name that this package uses for an emotion: ``"Happy"`` -> ``"happiness"``.
 
     Raises:
-        UnknownEmotion: if the name is no synonym of a known emotion.
+        UnknownEmotion: if the name is no synonym of a known emotion; the known ones are listed.
     """
     found = _CANONICAL.get(name.strip().lower())
     if found is None:
         raise UnknownEmotion(
-            f"{name!r} is not an emotion known here; known are {', '.join(_SYNONYMS)} and synonyms"
+            f"{name!r} is not a known emotion; there are {', '.join(_SYNONYMS)} and synonyms"
         )
     return found
 
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """An ordered set of emotions: position ``i`` of a probability vector is ``emotions[i]``."""
+    """An ordered set of emotions: column ``i`` of a probability vector is ``emotions[i]``."""
 
     name: str
     emotions: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Insist on canonical, distinct names."""
+        """Check that names are canonical and distinct."""
         for emotion in self.emotions:
             if canonical(emotion) != emotion:
                 raise UnknownEmotion(f"taxonomy {self.name!r}: write {canonical(emotion)!r} for {emotion!r}")
@@ -64,7 +64,7 @@ class Taxonomy:
         return len(self.emotions)
 
     def index(self, name: str) -> int:
-        """Return the position of an emotion, by any of its names.
+        """Return the index of an emotion, by any of its names.
 
         Raises:
             UnknownEmotion: if the taxonomy does not hold it.
@@ -77,7 +77,7 @@ class Taxonomy:
         return self.emotions.index(emotion)
 
     def columns_in(self, other: "Taxonomy") -> list[int]:
-        """Return, for each emotion here, its position in ``other``.
+        """Return, for each emotion of this taxonomy, its index in ``other``.
 
         Raises:
             UnknownEmotion: if ``other`` lacks one of them.
@@ -115,9 +115,3 @@ def taxonomy(spec: str | Sequence[str]) -> Taxonomy:
             )
         return TAXONOMIES[spec]
     return Taxonomy("custom", tuple(canonical(name) for name in spec))
-
-
-def sentiment(emotions: Iterable[str]) -> list[str]:
-    """Map emotions to ``positive``, ``negative`` or ``neutral``; surprise, which is either, is neutral."""
-    groups = {"happiness": "positive", "neutral": "neutral", "surprise": "neutral"}
-    return [groups.get(canonical(name), "negative") for name in emotions]

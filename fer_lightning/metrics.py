@@ -178,7 +178,7 @@ class FaceMetrics(nn.Module):
             members = [group == number for number in range(len(self.groups))]
             ccc = [continuous_metrics(prediction[rows], target[rows])["ccc"] for rows in members]
             measured["ccc"] = torch.stack(ccc).nanmean(1)
-        values = {}
+        values: dict[str, Tensor] = {}
         for name, each in measured.items():
             values |= {f"{name}/group/{g}": value for g, value in zip(self.groups, each, strict=True)}
             known = each[~each.isnan()]

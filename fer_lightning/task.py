@@ -1,7 +1,6 @@
-"""What is to be recognised: emotions, valence and arousal, or both.
+"""The task of a network: emotions, valence and arousal, or both.
 
-Labels, heads, pseudo-labels, metrics and the audit all ask the task, so a method is written once for the
-three.
+Head, losses, predictions, metrics and audit follow from it, so that a method is written once for the three.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ class Output(NamedTuple):
     logits: Tensor
     """(B, C) float32."""
     valence_arousal: Tensor
-    """(B, 2) float32 in [-1, 1]; (B, 0) if the task does not ask for it."""
+    """(B, 2) float32 in [-1, 1]; (B, 0) for a task without them."""
     features: Tensor
     """(B, D) float32, the input of the head."""
     maps: Tensor
@@ -38,28 +37,41 @@ class Output(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a model answers about B faces: what validation, test, prediction and export use."""
+    """Predictions for B faces, as validation, test, prediction and export use them."""
 
     emotion: Tensor
     """(B, C) float32 probabilities."""
     valence_arousal: Tensor
-    """(B, 2) float32 in [-1, 1]; (B, 0) if the task does not ask for it."""
+    """(B, 2) float32 in [-1, 1]; (B, 0) for a task without them."""
     features: Tensor
     """(B, D) float32."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be recognised."""
+    """Which emotions are predicted, and whether valence and arousal are.
+
+    Example:
+        >>> Task.of("both", ["happy", "sad"])
+        Task(emotions=('happiness', 'sadness'), valence_arousal=True)
+    """
 
     emotions: tuple[str, ...]
-    """Names of the classes in the order of every probability vector; empty if no classes are asked for."""
+    """Names of the classes in the order of every probability vector; empty for a task without classes."""
     valence_arousal: bool
-    """Whether valence and arousal are asked for."""
+    """Whether valence and arousal are predicted."""
 
     @classmethod
     def of(cls, kind: Kind, emotions: str | Sequence[str]) -> "Task":
-        """Build the task from its options; ``emotions`` is a taxonomy's name or a list."""
+        """Build the task from its options.
+
+        Args:
+            kind: ``classes``, ``valence_arousal`` or ``both``.
+            emotions: a taxonomy's name or a list of emotions; not used by ``valence_arousal``.
+
+        Raises:
+            InputError: for an unknown taxonomy or emotion.
+        """
         names = () if kind == "valence_arousal" else taxonomy(emotions).emotions
         return cls(names, valence_arousal=kind != "classes")
 
@@ -87,7 +99,15 @@ class Task:
         return Prediction(output.logits.softmax(-1), output.valence_arousal, output.features)
 
     def supervised(self, output: Output, target: Target) -> Tensor:
-        """Loss against labels: cross-entropy, and squared error plus concordance for valence and arousal."""
+        """Compute the loss against labels: cross-entropy, MSE and concordance loss of valence and arousal.
+
+        Args:
+            output: of B faces.
+            target: their labels; NaN, which may be of one dimension alone, does not count.
+
+        Returns:
+            Scalar, float32; 0 if nothing is known.
+        """
         loss = output.features.new_zeros(())
         if self.classes:
             loss = loss + soft_cross_entropy(output.logits, target.emotion)
@@ -97,9 +117,15 @@ class Task:
         return loss
 
     def consistency(self, output: Output, target: Target, weight: Tensor) -> Tensor:
-        """Loss against weighted pseudo-labels, divided by the whole batch, not by the accepted part.
+        """Compute the loss against weighted pseudo-labels: cross-entropy, MSE of valence and arousal.
 
-        Concordance is left out: it speaks of a set of faces, and the accepted ones may be none or one.
+        Divided by the whole batch, not by its accepted part. Concordance is left out: it is of a set of
+        faces, and the accepted ones may be none or one.
+
+        Args:
+            output: of B faces.
+            target: their pseudo-labels.
+            weight: (B,) in [0, 1]; 0 for rejected.
         """
         loss = output.features.new_zeros(())
         if self.classes:
@@ -109,7 +135,7 @@ class Task:
         return loss
 
     def mse_consistency(self, output: Output, target: Target, weight: Tensor) -> Tensor:
-        """Squared error against weighted pseudo-labels, of probabilities; otherwise like ``consistency``."""
+        """Compute the loss against weighted pseudo-labels as ``consistency``, with the MSE of probabilities."""
         loss = output.features.new_zeros(())
         if self.classes:
             loss = loss + squared_difference(output.logits.softmax(-1), target.emotion, weight)
@@ -119,7 +145,12 @@ class Task:
 
 
 def as_target(emotion: Tensor, valence_arousal: Tensor) -> Target:
-    """Make a target of predictions; a task without valence and arousal leaves them unknown (NaN)."""
+    """Make a target of predictions.
+
+    Args:
+        emotion: (B, C) probabilities.
+        valence_arousal: (B, 2), or (B, 0) for a task without them, which leaves them unknown (NaN).
+    """
     if valence_arousal.shape[-1] == 0:
         valence_arousal = torch.full((len(emotion), 2), torch.nan, device=emotion.device)
     return Target(emotion.float(), valence_arousal.float())

@@ -12,7 +12,6 @@ from fer_lightning.emotions import (
     Taxonomy,
     UnknownEmotion,
     canonical,
-    sentiment,
     taxonomy,
 )
 
@@ -122,14 +121,3 @@ def test_a_taxonomy_holds_distinct_emotions(emotions):
 def test_a_taxonomy_is_written_in_canonical_names():
     with pytest.raises(UnknownEmotion, match="'happiness' for 'happy'"):
         Taxonomy("mine", ("happy", "sadness"))
-
-
-def test_sentiment_groups_by_name_in_any_order():
-    assert sentiment(["sad", "Happy", "neutral", "contempt", "surprised", "anger"]) == [
-        "negative",
-        "positive",
-        "neutral",
-        "negative",
-        "neutral",
-        "negative",
-    ]

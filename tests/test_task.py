@@ -1,3 +1,4 @@
+import doctest
 import math
 
 import pytest
@@ -20,7 +21,6 @@ def output():
         torch.randn(6, 2, generator=generator).tanh(),
         torch.randn(6, 4, generator=generator),
         torch.randn(6, 4, 2, 2, generator=generator),
-        torch.zeros(6, 0),
     )
 
 
@@ -66,7 +66,7 @@ def test_prediction_holds_probabilities(output):
     assert torch.equal(prediction.features, output.features)
 
 
-def test_supervised_loss_is_the_sum_of_what_is_asked_for(output, target):
+def test_supervised_loss_is_the_sum_over_the_task(output, target):
     emotion = soft_cross_entropy(output.logits, target.emotion)
     valence_arousal = squared_error(output.valence_arousal, target.valence_arousal)
     valence_arousal = valence_arousal + concordance_loss(output.valence_arousal, target.valence_arousal)
@@ -93,7 +93,7 @@ def test_consistency_weighs_faces_and_leaves_concordance_out(output, target):
         torch.testing.assert_close(loss, expected)
 
 
-def test_agreement_weighs_faces_and_squares_differences_of_probabilities(output, target):
+def test_mse_consistency_weighs_faces_and_squares_differences_of_probabilities(output, target):
     weight = torch.tensor([1, 1, 0.5, 0, 1, 0])
     emotion = squared_difference(output.logits.softmax(-1), target.emotion, weight)
     valence_arousal = squared_error(output.valence_arousal, target.valence_arousal, weight)
@@ -102,13 +102,13 @@ def test_agreement_weighs_faces_and_squares_differences_of_probabilities(output,
         ("valence_arousal", valence_arousal),
         ("both", emotion + valence_arousal),
     ):
-        loss = Task.of(kind, ["happy", "sad", "fear"]).agreement(output, target, weight)
+        loss = Task.of(kind, ["happy", "sad", "fear"]).mse_consistency(output, target, weight)
         torch.testing.assert_close(loss, expected)
 
 
 @pytest.mark.parametrize("kind", ["classes", "valence_arousal", "both"])
-def test_nothing_believed_leaves_nothing_to_learn(kind, output, target):
-    output = Output(*(part.requires_grad_() for part in output))
+def test_nothing_accepted_leaves_nothing_to_learn(kind, output, target):
+    output = Output(*(part.requires_grad_() for part in output[:4]))
     task = Task.of(kind, ["happy", "sad", "fear"])
     task.consistency(output, target, torch.zeros(6)).backward()
     task.mse_consistency(output, target, torch.zeros(6)).backward()
@@ -124,3 +124,24 @@ def test_predictions_become_targets():
     unknown = as_target(emotion, torch.zeros(3, 0)).valence_arousal
     assert unknown.shape == (3, 2)
     assert unknown.isnan().all()
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_one_dimension_may_be_without_labels(column, output, target):
+    """Its loss is that of the other dimension, and its gradient 0."""
+    task = Task.of("valence_arousal", "basic7")
+    guess = output.valence_arousal.requires_grad_()
+    truth = target.valence_arousal.clone()
+    truth[:, column] = NAN
+    loss = task.supervised(output, Target(target.emotion, truth))
+    other = slice(1 - column, 2 - column)
+    expected = squared_error(guess[:, other], truth[:, other])
+    torch.testing.assert_close(loss, expected + concordance_loss(guess[:, other], truth[:, other]))
+    loss.backward()
+    assert guess.grad.isfinite().all()
+    assert guess.grad[:, column].abs().sum() == 0
+
+
+def test_example():
+    (example,) = doctest.DocTestFinder(recurse=False).find(Task, "example", globs={"Task": Task})
+    assert doctest.DocTestRunner().run(example) == (0, 1)

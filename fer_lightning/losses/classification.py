@@ -8,7 +8,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
     """Mean over the batch of ``-weight * sum_c target_c log softmax(logits)_c``.
 
     The mean is taken over all B rows after weighting, so rejected faces dilute the loss; FixMatch (Sohn et
-    al. 2020, arXiv 2001.07685, eq. 4) divides so, and early lone pseudo-labels keep a small voice. Rows whose
+    al. 2020, arXiv 2001.07685, eq. 4) divides so, and a few early pseudo-labels weigh little. Rows whose
     target is unknown (NaN) count as rejected when weighted; in the unweighted, supervised case they are left
     out of the mean.
 

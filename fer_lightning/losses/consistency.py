@@ -1,4 +1,4 @@
-"""Agreement of two distributions over the emotions."""
+"""Squared difference of two distributions over the emotions (MSE consistency)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""Losses for valence and arousal; unknown values (NaN) never count. Half precision is computed in float32."""
+"""Losses for valence and arousal.
+
+Unknown values (NaN) never count. Half precision is computed in float32.
+"""
 
 import torch
 from torch import Tensor
@@ -66,7 +69,7 @@ def pearson(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """``1 - concordance``, averaged over the dimensions that have at least two known rows; 0 if none has."""
+    """Mean of ``1 - concordance`` over the dimensions that have at least two known rows; 0 if none has."""
     counted = (~target.isnan()).sum(0) > 1
     return ((1 - concordance(prediction, target)) * counted).sum() / counted.sum().clamp(min=1)
 

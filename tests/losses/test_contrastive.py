@@ -31,7 +31,7 @@ def draw(rows=11, width=5, classes=3, dtype=torch.float64):
     ("temperature", "golden"), [(1.0, 1.284935), (0.5, 1.184410), (0.1, 2.031714), (0.07, 2.696450)]
 )
 def test_golden_values(temperature, golden):
-    """What the authors' code says of three faces in two views."""
+    """Results of the authors' code for three faces in two views."""
     h = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [0.8, 0.6], [-1, 0], [0, -1]])
     loss = supervised_contrastive(h, torch.tensor([0, 0, 0, 0, 1, 1]), temperature)
     assert loss.item() == pytest.approx(golden, abs=2e-6)
@@ -92,13 +92,18 @@ def test_faces_as_labels_are_nt_xent():
         (3, [0, 0, 1], [1, 0, 0]),
     ],
 )
-def test_nobody_with_positives_gives_zero_and_a_zero_gradient(rows, label, member):
+def test_no_row_with_positives_gives_zero_and_a_zero_gradient(rows, label, member):
     h = torch.randn(rows, 4, requires_grad=True)
     member = None if member is None else torch.tensor(member, dtype=torch.bool)
     loss = supervised_contrastive(h, torch.tensor(label, dtype=torch.long), 0.07, member)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(h.grad, torch.zeros(rows, 4))
+
+
+def test_a_projection_without_columns_is_refused():
+    with pytest.raises(ValueError, match="width 0"):
+        supervised_contrastive(torch.zeros(4, 0), torch.tensor([0, 0, 1, 1]), 0.1)
 
 
 def test_gradient():

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 
-def improbable(q: Tensor, tau_n: float) -> Tensor:
-    """Return the emotions less likely than ``tau_n``, never the most likely one.
+def improbable(q: Tensor, threshold: float) -> Tensor:
+    """Return the emotions less likely than a threshold, never the most likely one.
 
     The negative labels of UPS (Rizve et al., ICLR 2021, https://arxiv.org/abs/2101.06329), without its
     uncertainty.
 
     Args:
         q: (B, C) probabilities.
-        tau_n: in [0, 1]; nothing is less likely than 0.
+        threshold: in [0, 1]; nothing is less likely than 0.
 
     Returns:
         (B, C) bool.
     """
-    return (q < tau_n) & ~_top(q)
+    return (q < threshold) & ~_top(q)
 
 
 def outside_top(q: Tensor, k: int | Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def outside_top(q: Tensor, k: int | Tensor) -> Tensor:
 
 
 def outside_mass(q: Tensor, mass: float = 0.9, most: int = 3) -> Tensor:
-    """Return the emotions outside the fewest whose probabilities together reach ``mass``, at most ``most``.
+    """Return the emotions outside the fewest that together reach a probability of ``mass``.
 
     The ambiguous labels of LEAF (arXiv 2404.15041), read the other way round: the fewest emotions whose
     probabilities reach 0.90, at most 3, are kept as candidates, and the others are complementary.
@@ -54,16 +54,20 @@ def outside_mass(q: Tensor, mass: float = 0.9, most: int = 3) -> Tensor:
     """
     p, order = q.sort(descending=True, dim=-1, stable=True)
     # An emotion is kept if the more likely ones do not reach the mass without it.
-    kept = (p.cumsum(-1) - p < mass) & (torch.arange(q.shape[-1], device=q.device) < most)
+    before = torch.nn.functional.pad(p.cumsum(-1)[:, :-1], (1, 0))
+    kept = (before < mass) & (torch.arange(q.shape[-1], device=q.device) < most)
     return torch.zeros_like(kept).scatter(-1, order, ~kept)
 
 
 def places(p: Tensor, label: Tensor) -> Tensor:
-    """Count how many rows give their label the first place, the second, ...: (C,) int64.
+    """Count the rows by the rank of their label among the emotions, the most likely first.
 
     Args:
         p: (B, C) probabilities or logits.
         label: (B,) int64.
+
+    Returns:
+        (C,) int64.
     """
     place = (p > p.gather(-1, label[:, None])).sum(-1)
     return torch.nn.functional.one_hot(place, p.shape[-1]).sum(0)

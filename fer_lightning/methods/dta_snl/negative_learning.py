@@ -1,4 +1,4 @@
-"""Negative learning: from what a face does not show."""
+"""Negative learning from complementary labels, the emotions that a face does not show."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def negative_learning(logits: Tensor, negative: Tensor, guard: float = 1.0) -> T
         Scalar, float32 or better; 0 with a gradient of 0 if there is no complementary label.
     """
     p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
-    # where, not a product with the mask: an unused p of 1 would give 0 times a huge slope.
+    # where, not a product with the mask: an unused p of 1 would give 0 times a huge gradient.
     counted = negative & (p.detach() <= guard)
     log_not = (1 - torch.where(counted, p, 0.0)).clamp(min=1e-7).log()
     return -(log_not.sum(-1) / counted.sum(-1).clamp(min=1)).sum() / max(len(p), 1)

@@ -9,9 +9,9 @@ from fer_lightning.methods.dta_snl.negative_learning import negative_learning
 def slow(logits, negative, guard=1.0):
     """The equation, one number at a time."""
     total = 0.0
-    for row, denied in zip(logits.tolist(), negative.tolist(), strict=True):
+    for row, complementary in zip(logits.tolist(), negative.tolist(), strict=True):
         p = [math.exp(z) / sum(map(math.exp, row)) for z in row]
-        labels = [c for c, n in enumerate(denied) if n and p[c] <= guard]
+        labels = [c for c, n in enumerate(complementary) if n and p[c] <= guard]
         if labels:
             total -= sum(math.log(max(1 - p[c], 1e-7)) for c in labels) / len(labels)
     return total / len(logits)
@@ -56,7 +56,7 @@ def test_one_label_pushes_its_logit_down_by_its_probability():
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_nothing_denied_gives_zero_and_a_zero_gradient(rows):
+def test_no_complementary_label_gives_zero_and_a_zero_gradient(rows):
     logits = (100 * torch.randn(rows, 4)).requires_grad_()
     loss = negative_learning(logits, torch.zeros(rows, 4, dtype=torch.bool))
     loss.backward()
