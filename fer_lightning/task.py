@@ -135,7 +135,7 @@ class Task:
         return loss
 
     def mse_consistency(self, output: Output, target: Target, weight: Tensor) -> Tensor:
-        """Compute the loss against weighted pseudo-labels as ``consistency``, with the MSE of probabilities."""
+        """Compute ``consistency`` with the MSE of probabilities in the place of cross-entropy."""
         loss = output.features.new_zeros(())
         if self.classes:
             loss = loss + squared_difference(output.logits.softmax(-1), target.emotion, weight)

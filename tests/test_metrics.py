@@ -53,7 +53,7 @@ GUESS = one_hot([0] * 6 + [1, 0, 2])
 
 def test_classes_hand_computed_on_an_imbalanced_set():
     values = measured(CLASSES, prediction(GUESS), target(TRUTH))
-    assert values.pop("recall/fear") != values.get("recall/fear")  # NaN: nobody shows fear
+    assert values.pop("recall/fear") != values.get("recall/fear")  # NaN: no face shows fear
     assert values == pytest.approx(
         {
             "accuracy": 7 / 9,
@@ -250,8 +250,8 @@ def test_calibration_error_equals_a_loop_over_bins():
     assert calibration_error(torch.zeros(BINS, 3)).isnan()
 
 
-# "young": 3 of 4 right, happiness 2 of 2, sadness 1 of 2. "old": 1 of 3, happiness 1 of 1, sadness 0 of 2, and
-# a face without a label. No face is of "third", and the last face is of no group.
+# "young": 3 of 4 right, happiness 2 of 2, sadness 1 of 2. "old": 1 of 3, happiness 1 of 1, sadness 0 of 2,
+# and a face without a label. No face is of "third", and the last face is of no group.
 GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, -1])
 GROUP_TRUTH = one_hot([0, 0, 1, 1, 0, 1, 1, -1, 0])
 GROUP_GUESS = one_hot([0, 0, 1, 2, 0, 2, 2, 0, 0])

@@ -1,1 +1,1 @@
-"""Networks and their parts; they know nothing of trainers or methods."""
+"""Networks and their parts, independent of trainers and methods."""

@@ -1,4 +1,4 @@
-"""Memories of faces: by number, or of the last ones seen."""
+"""Memories of faces: of a whole set by index, or a queue of the last ones."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from fer_lightning.distributed import gather
 
 
 class ResizedOnLoad(nn.Module):
-    """A module whose own buffers take the checkpoint's size: memories are as long as what they remember."""
+    """A module whose own buffers take the size that they have in the checkpoint, as memories need."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name, buffer in self._buffers.items():
@@ -22,28 +22,31 @@ class ResizedOnLoad(nn.Module):
 
 
 def last_of_each(index: Tensor, faces: int) -> Tensor:
-    """Return the number of the last row with the same position, (B,) int64, for each of the B rows.
+    """Return, for each row of a batch, the last row of the same face.
 
-    Whoever writes the rows it names writes the same for all rows of a position, so that it does not matter
-    which of them a GPU writes last.
+    A memory that writes these rows writes the same for all rows of a face, so that it does not matter which
+    of them a GPU writes last.
 
     Args:
-        index: (B,) int64 positions.
-        faces: how many positions there are.
+        index: (B,) int64 indices of the faces.
+        faces: number of faces in the set.
+
+    Returns:
+        (B,) int64 in 0 .. B - 1.
     """
     row = torch.arange(len(index), device=index.device)
     return row.new_zeros(faces).scatter_reduce(0, index, row, "amax")[index]
 
 
 class _Rows(ResizedOnLoad):
-    """N rows of an embedding and a distribution over the emotions; all 0 before they are written."""
+    """N rows of an embedding and of probabilities of the emotions; all 0 before they are written."""
 
     features: Tensor
     """(N, P) float32."""
     probability: Tensor
     """(N, C) float32."""
     written: Tensor
-    """(N,) bool: the rows that hold something."""
+    """(N,) bool: the rows that have been written."""
 
     def __init__(self, rows: int, width: int, classes: int) -> None:
         super().__init__()
@@ -52,17 +55,17 @@ class _Rows(ResizedOnLoad):
         self.register_buffer("written", torch.zeros(rows, dtype=torch.bool))
 
     def resize(self, rows: int) -> None:
-        """Forget everything and make room for so many rows."""
+        """Forget everything and make room for ``rows`` rows."""
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 self._buffers[name] = buffer.new_zeros(rows, *buffer.shape[1:])
 
 
 class FaceMemory(_Rows):
-    """What is known of every face of a set, addressed by its position.
+    """An embedding and probabilities of every face of a set, addressed by its index.
 
-    Empty until ``resize`` (in the method's ``setup``) or a checkpoint gives it a size. It is written in
-    place: whoever differentiates through ``features`` and writes before the backward pass reads a clone.
+    Empty until ``resize`` (in the method's ``prepare``) or a checkpoint gives it a size. It is written in
+    place: to differentiate through ``features`` and write before the backward pass, read a clone.
 
     Args:
         width: P, of the embeddings.
@@ -74,10 +77,10 @@ class FaceMemory(_Rows):
 
     @torch.no_grad()
     def write(self, index: Tensor, features: Tensor, probability: Tensor) -> None:
-        """Replace what is known of the faces of all ranks' batches.
+        """Replace the rows of the faces of all ranks' batches.
 
         Args:
-            index: (B,) int64 positions; the last row of a position that comes several times counts.
+            index: (B,) int64 indices of the faces; of a face that comes several times the last row counts.
             features: (B, P) any float type.
             probability: (B, C) any float type.
         """
@@ -89,10 +92,10 @@ class FaceMemory(_Rows):
 
     @torch.no_grad()
     def fill(self, faces: Iterable[Evaluated], encode: Callable[[Tensor], Tensor]) -> None:
-        """Write what is known of all labeled faces; to be called on all ranks together.
+        """Write the rows of all labeled faces; to be called on all ranks together.
 
         Args:
-            faces: batch by batch; positions of -1, which fill the last one, are left out.
+            faces: batch by batch; indices of -1, which fill the last batch, are left out.
             encode: (B, 3, H, W) images to (B, P) rows.
         """
         for batch in faces:
@@ -102,10 +105,10 @@ class FaceMemory(_Rows):
 
 
 class Queue(_Rows):
-    """What is known of the last faces seen, those of the newest batch first.
+    """Embeddings and probabilities of the last faces, those of the newest batch first.
 
     Args:
-        length: N, rows remembered.
+        length: N, number of rows.
         width: P, of the embeddings.
         classes: C.
     """
@@ -115,12 +118,12 @@ class Queue(_Rows):
 
     @torch.no_grad()
     def push(self, features: Tensor, probability: Tensor, member: Tensor | None = None) -> None:
-        """Remember the rows of all ranks' batches in the place of the oldest.
+        """Put the rows of all ranks' batches in the place of the oldest.
 
         Args:
-            features: (B, P) any float type; B may exceed the length, then the first rows are remembered.
+            features: (B, P) any float type; B may exceed the length, then the first rows are kept.
             probability: (B, C) any float type.
-            member: (B,) bool, the rows to remember; None for all.
+            member: (B,) bool, the rows to keep; None for all.
         """
         if member is None:
             member = torch.ones(len(features), dtype=torch.bool, device=features.device)
@@ -137,7 +140,7 @@ class Queue(_Rows):
 def similarity_logits(
     query: Tensor, features: Tensor, temperature: float, written: Tensor | None = None
 ) -> Tensor:
-    """Scaled dot products with the rows of a memory; the lowest number for a row that is not written.
+    """Return dot products with the rows of a memory over a temperature.
 
     Args:
         query: (B, P) of unit length, any float type; computed in float32 or better.
@@ -146,7 +149,8 @@ def similarity_logits(
         written: (N,) bool; None for all.
 
     Returns:
-        (B, N) float32 or better, whose softmax is ``similarity``.
+        (B, N) float32 or better, whose softmax is ``similarity``; the lowest number of the type for a row
+        that is not written.
     """
     # Autocast would multiply in half precision, where similarities over a temperature are too coarse.
     with torch.autocast(query.device.type, enabled=False):
@@ -156,7 +160,7 @@ def similarity_logits(
 
 
 def similarity(query: Tensor, features: Tensor, temperature: float, written: Tensor | None = None) -> Tensor:
-    """Probability of each row of a memory under a softmax of its similarity to the query.
+    """Return the softmax over the rows of a memory of their similarity to each query.
 
     Args:
         query: (B, P) of unit length, any float type; computed in float32 or better.
@@ -172,14 +176,14 @@ def similarity(query: Tensor, features: Tensor, temperature: float, written: Ten
 
 
 def aggregate(similarity: Tensor, probability: Tensor) -> Tensor:
-    """What the remembered rows say of the queries: ``sum_n s_n p_n``.
+    """Average the probabilities of the rows of a memory by their similarity: ``sum_n s_n p_n``.
 
     The memory smoothing of CoMatch (Li et al., ICCV 2021, https://arxiv.org/abs/2011.11183, eq. 3) and the
     aggregation of SimMatch (Zheng et al., CVPR 2022, https://arxiv.org/abs/2203.06915).
 
     Args:
         similarity: (B, N) float32.
-        probability: (N, C) float32; one-hot for remembered labels.
+        probability: (N, C) float32; one-hot for hard labels.
 
     Returns:
         (B, C) float32; rows sum to 1 where those of ``similarity`` do.
@@ -189,17 +193,17 @@ def aggregate(similarity: Tensor, probability: Tensor) -> Tensor:
 
 
 def unfold(similarity: Tensor, probability: Tensor, p: Tensor) -> Tensor:
-    """Weigh the remembered rows by what is believed of their emotion: ``s_n p(y_n)``, normalised.
+    """Weight similarities by the query's probability of each row's emotion: ``s_n p(y_n)``, normalized.
 
     The unfolding of SimMatch (Zheng et al., CVPR 2022, https://arxiv.org/abs/2203.06915).
 
     Args:
         similarity: (B, N) float32.
         probability: (N, C) float32, labels of the rows; a soft one counts ``sum_c p_c y_nc``.
-        p: (B, C) float32, belief about each query.
+        p: (B, C) float32, probabilities of each query.
 
     Returns:
-        (B, N) float32, rows of a sum of 1, or 0 if no remembered row is believed at all.
+        (B, N) float32, rows of a sum of 1, or 0 if all products are 0.
     """
     with torch.autocast(similarity.device.type, enabled=False):
         weighted = similarity * (p @ probability.T)

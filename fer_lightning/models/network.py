@@ -60,18 +60,17 @@ class Projection(nn.Module):
 
 
 class FaceNetwork(nn.Module):
-    """A backbone, a neck and a linear head over uint8 RGB faces.
+    """A backbone, a neck and a head over uint8 RGB faces.
 
-    The neck is any module from (B, K, h, w) to (B, ``neck.width``): it is the slot for what replaces the
-    pooling.
+    The neck is any module from (B, K, h, w) to (B, ``neck.width``), in the place of pooling and dropout.
 
     Args:
         backbone: as ``make_backbone`` builds it.
         task: sizes the head.
-        neck: pooling followed by dropout if None.
+        neck: pooling followed by dropout (``Pool``) if None.
         in_channels: 3, or 1 to feed the luminance alone.
-        mean: of the normalisation, in [0, 1], one per channel of RGB; kept with the weights.
-        std: of the normalisation, likewise.
+        mean: of the normalization, in [0, 1], one per channel of RGB; kept with the weights.
+        std: of the normalization, one per channel of RGB; kept with the weights.
         dropout: of the features in the default neck.
         projection: width of the projection head for contrastive losses; 0 for none.
         unit_features: scale the features of the default neck to unit length.
@@ -106,10 +105,14 @@ class FaceNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Output:
-        """Look at faces.
+        """Compute the outputs for a batch of faces.
 
         Args:
             images: (B, 3, H, W) uint8 RGB, or float in [0, 1] (mixed images).
+
+        Returns:
+            Logits, valence and arousal, features and projection in float32, also under autocast; the
+            projection is None without a projection head.
         """
         maps = self.feature_maps(images)
         features = self.neck(maps)
@@ -121,7 +124,11 @@ class FaceNetwork(nn.Module):
         return Output(logits, valence_arousal, features, maps, projected)
 
     def feature_maps(self, images: Tensor) -> Tensor:
-        """Return the backbone's last feature maps, (B, K, h, w), whatever layout the backbone speaks."""
+        """Return the backbone's last feature maps as (B, K, h, w), whatever its layout.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, or float in [0, 1].
+        """
         x = images.float() / 255 if images.dtype == torch.uint8 else images
         x = (x - self.mean) / self.std
         if self.in_channels == 1:
@@ -131,7 +138,7 @@ class FaceNetwork(nn.Module):
             prefix: int = getattr(self.backbone, "num_prefix_tokens", 0)
             side = math.isqrt(maps.shape[1] - prefix)
             maps = maps[:, prefix:].transpose(1, 2).reshape(len(maps), -1, side, side)
-        elif maps.shape[1] != self.backbone.num_features:  # channels last, as Swin speaks
+        elif maps.shape[1] != self.backbone.num_features:  # channels last, as in Swin
             maps = maps.permute(0, 3, 1, 2)
         return maps
 
@@ -162,20 +169,26 @@ def make_backbone(
     """
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
-        raise InputError(f"no backbone {name!r}; near it are {', '.join(near) or '(none)'}")
+        raise InputError(
+            f"no backbone {name!r}; near it are {', '.join(near) or '(none)'}", option="model.backbone"
+        )
     if pretrained and weights:
         raise InputError(
-            "--model.pretrained and --model.weights exclude each other: choose the hub or the file"
+            "pretrained and weights exclude each other: choose the hub or the file", option="model.weights"
         )
     try:
         options = {"num_classes": 0, "in_chans": in_channels} | (arguments or {})
         backbone: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
         if not pretrained:
-            raise InputError(f"timm could not build {name!r} with {arguments or {}}: {error}") from error
+            raise InputError(
+                f"timm could not build {name!r} with {arguments or {}}: {error}",
+                option="model.backbone_arguments",
+            ) from error
         raise WeightsError(
             f"the weights of {name!r} could not be fetched ({type(error).__name__}: {error}). Offline, give "
-            "a local file with --model.weights, or train from scratch with --model.pretrained false"
+            "a local file as weights, or train from scratch with pretrained false",
+            option="model.pretrained",
         ) from error
     if stem == "small":
         _small_stem(backbone, name, keep_weights=pretrained)
@@ -188,7 +201,8 @@ def _small_stem(backbone: nn.Module, name: str, keep_weights: bool) -> None:
     first, pool = getattr(backbone, "conv1", None), getattr(backbone, "maxpool", None)
     if not isinstance(first, nn.Conv2d) or pool is None:
         raise InputError(
-            f"{name!r} has no ResNet stem (conv1, maxpool) to make small; leave --model.stem standard"
+            f"{name!r} has no ResNet stem (conv1, maxpool) to make small; leave stem at standard",
+            option="model.stem",
         )
     small = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)
     if keep_weights:  # the center of the pretrained kernel still finds edges

@@ -1,4 +1,4 @@
-"""Wide residual networks for small images, which timm does not carry.
+"""Wide residual networks for small images, which timm does not have.
 
 WRN-d-k of Zagoruyko and Komodakis (BMVC 2016, arXiv 1605.07146), the backbone of the semi-supervised
 literature: pre-activation blocks in three stages over the full-size image, leaky ReLU with slope 0.1 as that
@@ -79,7 +79,7 @@ class WideResNet(nn.Module):
         return F.leaky_relu(self.norm(self.blocks(self.conv1(x))), SLOPE)
 
     def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
-        """Average (B, K, h, w) to (B, K); the classifier is not this network's."""
+        """Average (B, K, h, w) to (B, K); the classifier is in the face network."""
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,27 +89,25 @@ class WideResNet(nn.Module):
 
 def _wide_resnet(depth: int, width: float, timm_arguments: dict[str, Any]) -> WideResNet:
     if timm_arguments.get("pretrained", False):
-        raise ValueError(
-            "wide residual networks have no pretrained weights here; give a file with --model.weights"
-        )
+        raise ValueError("wide residual networks have no pretrained weights; give a file of weights instead")
     # timm passes every model more than this; pooling and head are the face network's.
-    asked = {"depth": depth, "width": width} | timm_arguments
-    return WideResNet(asked["depth"], asked["width"], asked.get("in_chans", 3), asked.get("stem_stride", 1))
+    built = {"depth": depth, "width": width} | timm_arguments
+    return WideResNet(built["depth"], built["width"], built.get("in_chans", 3), built.get("stem_stride", 1))
 
 
 @register_model
 def wrn_28_2(**kwargs: Any) -> WideResNet:
-    """WRN-28-2, 1.5 M parameters: the semi-supervised literature's network."""
+    """Build WRN-28-2, 1.5 M parameters: the network of the semi-supervised literature."""
     return _wide_resnet(28, 2, kwargs)
 
 
 @register_model
 def wrn_16_2(**kwargs: Any) -> WideResNet:
-    """WRN-16-2, 0.7 M parameters: half of that, for a CPU."""
+    """Build WRN-16-2, 0.7 M parameters, for a CPU."""
     return _wide_resnet(16, 2, kwargs)
 
 
 @register_model
 def wrn_10_1(**kwargs: Any) -> WideResNet:
-    """WRN-10-1, 78 thousand parameters: trains in a minute on two cores."""
+    """Build WRN-10-1, 78 thousand parameters: trains in a minute on two cores."""
     return _wide_resnet(10, 1, kwargs)

@@ -38,7 +38,7 @@ class TestFaceMemory:
         assert torch.equal(bank.probability[3], p[1])
         assert torch.equal(bank.features[0], z[1])
 
-    def test_last_row_of_a_repeated_position_counts(self):
+    def test_last_row_of_a_repeated_face_counts(self):
         """Slow reference: one assignment after the other."""
         torch.manual_seed(0)
         bank, index = FaceMemory(3, 2), torch.randint(0, 6, (40,))
@@ -51,7 +51,7 @@ class TestFaceMemory:
         assert torch.equal(bank.features, expected)
         assert bank.written.tolist() == [True] * 6 + [False]
 
-    def test_every_row_of_a_repeated_position_writes_the_same(self):
+    def test_every_row_of_a_repeated_face_writes_the_same(self):
         """A GPU leaves open which of them is written last."""
         bank, seen = FaceMemory(3, 2), []
         bank.resize(2)
@@ -78,7 +78,7 @@ class TestFaceMemory:
         assert not bank.features.requires_grad
         assert torch.equal(bank.features[0], (z * 2)[0].float())
 
-    def test_positions_outside_are_refused(self):
+    def test_indices_outside_are_refused(self):
         bank = FaceMemory(3, 2)
         bank.resize(2)
         for index in (-1, 2):
@@ -138,7 +138,7 @@ class TestQueue:
                 assert torch.equal(queue.probability[i], b)
             assert queue.features[len(held) :].abs().sum() == queue.probability[len(held) :].sum() == 0
 
-    def test_without_members_all_are_remembered(self):
+    def test_without_members_all_are_kept(self):
         queue = Queue(4, 3, 2)
         queue.push(*rows(3))
         assert queue.written.tolist() == [True, True, True, False]
@@ -235,21 +235,21 @@ class TestSimilarity:
 
 
 class TestMatching:
-    """Golden values: three labeled faces, and a face whose likenesses and belief correct each other."""
+    """Golden values: three labeled faces, and a face whose similarities and probabilities disagree."""
 
     bank = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1]])
     labels = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
     p = torch.tensor([[0.7, 0.3]])
 
-    def likeness(self):
+    def similarities(self):
         return similarity(normalize(torch.tensor([[0.9, 0.1]]), dim=-1), self.bank, 0.1)
 
     def test_unfold_golden_values(self):
-        unfolded = unfold(self.likeness(), self.labels, self.p)
+        unfolded = unfold(self.similarities(), self.labels, self.p)
         assert unfolded[0].tolist() == pytest.approx([0.95651, 0.04343, 0.00006], abs=1e-5)
 
     def test_aggregate_golden_values(self):
-        p = 0.9 * self.p + 0.1 * aggregate(self.likeness(), self.labels)
+        p = 0.9 * self.p + 0.1 * aggregate(self.similarities(), self.labels)
         assert p[0].tolist() == pytest.approx([0.72999, 0.27001], abs=1e-5)
 
     def test_equal_the_slow_reference_for_soft_labels_too(self):
@@ -266,12 +266,12 @@ class TestMatching:
             mean = sum(float(s[b, n]) * labels[n] for n in range(6))
             torch.testing.assert_close(aggregate(s, labels)[b], mean)
 
-    def test_even_belief_unfolds_nothing(self):
-        s = self.likeness()
+    def test_even_probabilities_unfold_nothing(self):
+        s = self.similarities()
         torch.testing.assert_close(unfold(s, self.labels, torch.tensor([[0.5, 0.5]])), s)
 
-    def test_nothing_remembered_or_believed_is_zero(self):
-        s = self.likeness()
+    def test_nothing_written_or_probable_is_zero(self):
+        s = self.similarities()
         assert torch.equal(unfold(s * 0, self.labels, self.p), s * 0)
         assert torch.equal(unfold(s, self.labels, self.p * 0), s * 0)
         assert torch.equal(aggregate(s * 0, self.labels), self.p * 0)
@@ -280,7 +280,7 @@ class TestMatching:
         assert torch.equal(aggregate(empty, torch.zeros(0, 2)), self.p * 0)
 
     def test_computed_in_float32_under_autocast(self):
-        s = self.likeness()
+        s = self.similarities()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             unfolded, mean = unfold(s, self.labels, self.p), aggregate(s, self.labels)
         assert torch.equal(unfolded, unfold(s, self.labels, self.p))
@@ -294,7 +294,7 @@ def test_filling_leaves_out_what_fills_a_batch():
     emotion = torch.eye(3)[[0, 1, 2, 2]]
     emotion[1] = torch.nan
     target = Target(emotion, torch.full((4, 2), torch.nan))
-    kept.fill([Evaluated(images, target, torch.tensor([2, 0, 1, -1]))], lambda x: x + 1)
+    kept.fill([Evaluated(images, target, torch.tensor([2, 0, 1, -1]), torch.full((4,), -1))], lambda x: x + 1)
     assert kept.written.all()
     assert kept.features.tolist() == [[2, 2], [3, 3], [1, 1]]
     assert kept.probability.tolist() == [[0, 0, 0], [0, 0, 1], [1, 0, 0]]

@@ -100,7 +100,7 @@ def test_small_stem_keeps_the_size_of_the_maps(stem, side, in_channels):
     assert backbone.conv1.in_channels == in_channels
 
 
-def test_small_stem_keeps_the_centre_of_pretrained_kernels(monkeypatch):
+def test_small_stem_keeps_the_center_of_pretrained_kernels(monkeypatch):
     create, built = timm.create_model, []
 
     def pretrained_model(name, pretrained, **options):  # there is no hub to fetch from
@@ -116,8 +116,9 @@ def test_small_stem_keeps_the_centre_of_pretrained_kernels(monkeypatch):
 
 @pytest.mark.parametrize("name", ["wrn_10_1", "vit_tiny_patch16_224"])
 def test_a_backbone_without_resnet_stem_has_no_small_one(name):
-    with pytest.raises(InputError, match=f"{name}.*--model.stem standard"):
+    with pytest.raises(InputError, match=f"{name}.*leave stem at standard") as error:
         make_backbone(name, stem="small", arguments=BACKBONES[name])
+    assert error.value.option == "model.stem"
 
 
 def test_uint8_and_float_images_agree():
@@ -125,7 +126,7 @@ def test_uint8_and_float_images_agree():
     torch.testing.assert_close(network(faces()).logits, network(faces().float() / 255).logits)
 
 
-def test_normalisation_is_per_channel_and_travels_with_the_weights():
+def test_normalization_is_per_channel_and_travels_with_the_weights():
     source = FaceNetwork(Bare(3), CLASSES, mean=(0.2, 0.4, 0.6), std=(0.5, 0.25, 0.1))
     network = FaceNetwork(Bare(3), CLASSES)
     network.load_state_dict(source.state_dict())
@@ -162,7 +163,7 @@ def test_the_head_decides_in_float32_under_bfloat16():
 
 
 class Corners(nn.Module):
-    """A neck that looks at the four corners alone."""
+    """A neck that reads the four corners alone."""
 
     def __init__(self, channels):
         super().__init__()
@@ -179,6 +180,34 @@ def test_a_neck_of_another_width_replaces_the_pooling():
     assert output.features.shape == (2, 4 * backbone.num_features)
     assert network.head.weight.shape == (9, 4 * backbone.num_features)
     assert torch.equal(output.features.view(2, -1, 4)[:, :, 3], output.maps[:, :, -1, -1])
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_unit_features_have_length_one(unit):
+    backbone = make_backbone("wrn_10_1", arguments={"width": 0.25})
+    output = FaceNetwork(backbone, BOTH, unit_features=unit).eval()(faces())
+    lengths = output.features.norm(dim=-1)
+    assert torch.allclose(lengths, torch.ones(2)) == unit
+
+
+@pytest.mark.parametrize("width", [0, 5])
+def test_projection_has_its_width_or_is_none(width):
+    network = FaceNetwork(Bare(3), BOTH, projection=width).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        projection = network(faces()).projection
+    if width:
+        assert projection.shape == (2, 5)
+        assert projection.dtype == torch.float32
+        torch.testing.assert_close(projection.norm(dim=-1), torch.ones(2))
+    else:
+        assert projection is None
+
+
+def test_a_head_of_its_own_replaces_the_linear_layer():
+    head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 9))
+    network = FaceNetwork(Bare(3), BOTH, head=head).eval()
+    output = network(faces())
+    torch.testing.assert_close(output.logits, head(output.features)[:, :7])
 
 
 def test_dropout_acts_on_the_features_in_training_alone():
@@ -208,9 +237,10 @@ def test_arguments_the_backbone_refuses():
 
 def test_pretrained_weights_that_cannot_be_fetched():
     with pytest.raises(
-        WeightsError, match=r"'resnet18' could not be fetched .*--model\.weights.*--model\.pretrained"
-    ):
+        WeightsError, match=r"'resnet18' could not be fetched .*file as weights.*pretrained false"
+    ) as error:
         make_backbone("resnet18", pretrained=True)  # the tests are offline
+    assert error.value.option == "model.pretrained"
 
 
 def test_two_sources_of_weights_exclude_each_other():

@@ -113,12 +113,33 @@ def test_another_shape_and_missing_names_are_reported_and_left_alone(tmp_path, s
     assert torch.equal(network.norm.bias, source.norm.bias)
 
 
+@pytest.mark.parametrize(("kept", "enough"), [(18, False), (19, True)])
+def test_less_than_half_of_the_network_is_refused_unless_partial(tmp_path, source, kept, enough):
+    state = source.state_dict()
+    counters = {k: v for k, v in state.items() if v.ndim == 0}
+    weights = {k: v for k, v in state.items() if v.ndim}
+    assert len(weights) == 38
+    some = dict(list(weights.items())[:kept]) | counters
+    torch.save(some, tmp_path / "w.pt")
+    network = backbone()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    if not enough:
+        with pytest.raises(WeightsError, match=rf"{kept + 7} of 45 tensors loaded.*less than half") as error:
+            load_weights(network, tmp_path / "w.pt")
+        assert error.value.option == "model.weights"
+        assert_equal(network, before)
+    report = load_weights(network, tmp_path / "w.pt", partial=not enough)
+    assert f"{kept + 7} of 45 tensors loaded" in report
+    assert_equal(network, before | some)
+
+
 def test_nothing_matches(tmp_path):
     torch.save({"stem.kernel": torch.zeros(3, 3), "num_batches_tracked": torch.tensor(1)}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="none of its 2 tensors fits") as error:
         load_weights(backbone(), tmp_path / "w.pt")
-    for part in ("w.pt", "stem.kernel", "blocks.0.conv1.weight", "--model.backbone"):
+    for part in ("w.pt", "stem.kernel", "blocks.0.conv1.weight", "this backbone"):
         assert part in str(error.value)
+    assert error.value.option == "model.weights"
 
 
 def test_counters_alone_are_no_match(tmp_path, source):
@@ -157,5 +178,6 @@ def test_no_state_dict(tmp_path, content):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match=r"nowhere\.pt does not exist; --model\.weights"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pt does not exist; weights is") as error:
         load_weights(backbone(), tmp_path / "nowhere.pt")
+    assert error.value.option == "model.weights"

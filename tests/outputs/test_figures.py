@@ -87,14 +87,14 @@ def test_drawing_needs_no_pyplot(tmp_path, monkeypatch):
     assert len(figures(tmp_path)) == 4
 
 
-def test_confusion_says_shares_of_the_true_emotion_and_faces():
+def test_confusion_shows_shares_of_the_true_emotion_and_faces():
     axes = confusion_figure(np.array([[30, 10], [0, 20]]), ["anger", "fear"], "faces").axes[0]
     assert drawn(axes) == {(0, 0): "75%\n30", (1, 0): "25%\n10", (1, 1): "100%\n20"}  # (column, row)
     assert axes.get_title() == "faces: accuracy 83.3%, UAR 87.5%"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["anger", "fear"]
 
 
-def test_an_emotion_that_nobody_shows_does_not_count_in_uar():
+def test_an_emotion_that_no_face_shows_does_not_count_in_uar():
     axes = confusion_figure(np.array([[4, 0], [0, 0]]), ["anger", "fear"], "faces").axes[0]
     assert axes.get_title() == "faces: accuracy 100.0%, UAR 100.0%"
 
@@ -108,7 +108,7 @@ def test_reliability_shows_the_same_error_as_the_metric():
     assert figure.axes[0].patches[0].get_height() == pytest.approx(0.95)  # accuracy
 
 
-def test_audit_tells_nothing_from_zero():
+def test_audit_tells_unknown_from_zero():
     rows = {
         "anger": {"coverage": 0.0, "purity": float("nan"), "threshold": float("nan")},
         "fear": {"coverage": 0.5, "purity": 0.75, "threshold": 0.9},

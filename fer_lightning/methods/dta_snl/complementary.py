@@ -1,7 +1,7 @@
 """Complementary labels: the emotions that a face is taken not to show.
 
 The nearest published relatives of selective negative learning for expressions are LION (IJCAI 2023) and LEAF
-(arXiv 2404.15041).
+(https://arxiv.org/abs/2404.15041).
 """
 
 import torch
@@ -41,8 +41,10 @@ def outside_top(q: Tensor, k: int | Tensor) -> Tensor:
 def outside_mass(q: Tensor, mass: float = 0.9, most: int = 3) -> Tensor:
     """Return the emotions outside the fewest that together reach a probability of ``mass``.
 
-    The ambiguous labels of LEAF (arXiv 2404.15041), read the other way round: the fewest emotions whose
-    probabilities reach 0.90, at most 3, are kept as candidates, and the others are complementary.
+    The ambiguous labels of LEAF (https://arxiv.org/abs/2404.15041), read the other way round: the fewest
+    emotions whose probabilities reach 0.90, at most 3, are kept as candidates, and the others are
+    complementary. The authors' code (zfkarl/LEAF) differs where two or three emotions reach the mass: it
+    leaves out the one that crosses it, and so keeps one fewer.
 
     Args:
         q: (B, C) probabilities.

@@ -1,4 +1,4 @@
-"""Entropy of predictions, for entropy minimisation."""
+"""Entropy of predictions, for entropy minimization."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Triplets of images whose distances shall follow the distances of their labels."""
+"""Triplet loss on activation matrices: distances of images follow the distances of their labels."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Form = Literal["activation", "gram", "pooled"]
 Mining = Literal["all", "hard"]
 
 BATCH_ALL = 192
-"""Images up to which all triplets of labels with distances are looked at; there are as many as their cube."""
+"""Number of images up to which all triplets of labels with distances are computed, as many as its cube."""
 
 
 def activation_matrix(maps: Tensor, form: Form = "activation") -> Tensor:
@@ -33,11 +33,11 @@ def activation_matrix(maps: Tensor, form: Form = "activation") -> Tensor:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances between rows of length 1, by one matrix product.
+    """Return squared Euclidean distances between rows of length 1, by one matrix product.
 
     Args:
         a: (N, D) rows of length 1, float32 or better.
-        b: (M, D) likewise; half precision is only for storage.
+        b: (M, D) rows of length 1, any float type; computed in that of ``a``.
 
     Returns:
         (N, M) in [0, 4]; in [0, 2] where all activations are at least 0, as after a ReLU.
@@ -47,7 +47,7 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def class_distance(label: Tensor) -> Tensor:
-    """Distance between classes: 0 if they are the same and 1 if not.
+    """Return the distance between classes: 0 if they are the same and 1 if not.
 
     Args:
         label: (N,) int64, -1 for an unknown class.
@@ -106,7 +106,15 @@ def triplet_loss(
 def active_share(
     distance: Tensor, rho: Tensor, margin: float = 0.2, eps_rho: float = 0.05, classes: bool = False
 ) -> Tensor:
-    """Return which share of all triplets is active, a scalar; 0 if there are none. As ``triplet_loss``."""
+    """Return the share of all triplets that is active, a scalar; 0 if there are none.
+
+    Args:
+        distance: see ``triplet_loss``, as all of the next.
+        rho: between labels.
+        margin: of labels at distance 1.
+        eps_rho: gap between labels that must be exceeded.
+        classes: rho is 0, 1 or NaN.
+    """
     rho = _without_self(rho)
     s = distance - margin * rho
     if classes:
@@ -129,13 +137,13 @@ def _triplets(rho: Tensor, eps_rho: float) -> Tensor:
 
 
 def _active(s: Tensor, rho: Tensor, eps_rho: float) -> tuple[Tensor, Tensor]:
-    """Return (N, N) int64 twice: in how many active triplets of an anchor it is positive, and negative."""
+    """Count the active triplets of each anchor with each image as positive, and as negative: (N, N) int64."""
     active = _triplets(rho, eps_rho) & (s[:, :, None] > s[:, None, :])
     return active.sum(2), active.sum(1)
 
 
 def _active_of_classes(s: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what ``_active`` does where rho is 0, 1 or NaN: the nearer negatives, the farther positives."""
+    """Count as ``_active`` where rho is 0, 1 or NaN: nearer negatives and farther positives, by sorting."""
     positive, negative = rho == 0, rho == 1
     s = s.nan_to_num()
     nearer = torch.searchsorted(s.masked_fill(~negative, torch.inf).sort(1).values, s)
@@ -147,7 +155,7 @@ def _hardest(s: Tensor, rho: Tensor, eps_rho: float) -> Tensor:
     """Return (N,), for each anchor the largest value of its triplets; 0 where that is not above 0."""
     rho, order = rho.nan_to_num(nan=torch.inf).sort(1)
     s = s.gather(1, order)
-    # Of the labels nearer than that of a negative, by more than the gap, which image is the farthest?
+    # Of the labels nearer than that of a negative by more than the gap, the image that is farthest.
     nearer = torch.searchsorted(rho, rho - eps_rho)
     farthest = s.cummax(1).values.gather(1, (nearer - 1).clamp(min=0))
     return torch.where((nearer > 0) & rho.isfinite(), farthest - s, 0.0).relu().amax(1)

@@ -41,7 +41,7 @@ def test_nothing_accepted_gives_zero_and_a_zero_gradient(rows):
     assert torch.equal(logits.grad, torch.zeros(rows, 4))
 
 
-def test_sure_predictions_have_no_entropy_and_stay_finite():
+def test_certain_predictions_have_no_entropy_and_stay_finite():
     logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
     entropy(logits).backward()
     assert entropy(logits).item() == 0

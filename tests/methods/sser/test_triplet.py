@@ -16,7 +16,7 @@ from fer_lightning.methods.sser.triplet import (
 MAPS = torch.tensor([[[1, 0], [0, 1]], [[1, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [1, 1]]]).float()
 MAPS = MAPS[:, :, None, :]
 LABEL = torch.tensor([0, 0, 1, 1])
-MOOD = torch.tensor([[0, 0], [0.1, 0.1], [0.8, 0.6], [-0.5, 0.4]])
+VALENCE_AROUSAL = torch.tensor([[0, 0], [0.1, 0.1], [0.8, 0.6], [-0.5, 0.4]])
 
 
 def distances(maps, form="activation"):
@@ -24,7 +24,7 @@ def distances(maps, form="activation"):
     return squared_distance(rows, rows)
 
 
-def mood_distance(valence_arousal):
+def valence_arousal_distance(valence_arousal):
     return torch.cdist(valence_arousal, valence_arousal, compute_mode="donot_use_mm_for_euclid_dist") / (
         2 * math.sqrt(2)
     )
@@ -61,7 +61,7 @@ def some(n, kind, unknown=True):
         return distance, class_distance(label)
     valence_arousal = 2 * torch.rand(n, 2, generator=generator) - 1
     valence_arousal[n // 2 : n // 2 + unknown] = torch.nan
-    return distance, mood_distance(valence_arousal)
+    return distance, valence_arousal_distance(valence_arousal)
 
 
 def test_golden_distances():
@@ -84,7 +84,7 @@ def test_golden_loss_of_classes(margin, loss, active):
 
 
 def test_golden_loss_of_valence_and_arousal():
-    rho = mood_distance(MOOD)
+    rho = valence_arousal_distance(VALENCE_AROUSAL)
     assert rho[0, 1:].tolist() == pytest.approx([0.05, 0.353553, 0.226385], abs=1e-6)
     assert len(list(triplets(rho.tolist(), 0.05))) == 10
     assert triplet_loss(distances(MAPS), rho, 1.0).item() == pytest.approx(0.761166, abs=2e-6)
