@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fer_lightning.models import wide_resnet  # noqa: F401  (registers its backbones with timm)
 from fer_lightning.models.weights import WeightsError, load_weights
 
 
