@@ -1,4 +1,4 @@
-"""What the pseudo-labels of a run were worth: the hidden truth held against what was believed."""
+"""Audit of pseudo-labels: coverage, purity and calibration against the hidden true labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from fer_lightning.data.batch import Target
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.outputs.audit_counts import AuditCounts, AuditRows, audit_rows
 from fer_lightning.outputs.csv_files import Row, read_csv, write_csv
@@ -24,15 +25,16 @@ _SCALARS_PER_EMOTION = ("coverage", "purity", "true_coverage", "threshold")
 
 
 class PseudoLabelAudit(Callback):
-    """Judges the pseudo-labels of every epoch, as a table, as scalars and as a figure.
+    """Compare the pseudo-labels of every epoch with the truth: as a table, as scalars and as a figure.
 
     ``pseudo_labels.csv`` has a row per epoch and emotion, and one for all of them; its columns are explained
     at ``audit_rows``. The loggers get ``audit/<column>`` of all, and ``audit/<column>/<emotion>``.
 
-    This callback, and nothing else, looks up what the unlabeled faces really show, by the index that comes
-    with the beliefs. The truth is kept here: it is in no batch, no buffer of the model and no checkpoint.
-    Counting makes the device wait for nothing; ranks are summed when an epoch ends or a checkpoint is saved.
-    A checkpoint holds the sum, which rank zero alone takes over when training resumes, on however many ranks.
+    This callback, and nothing else, looks up the true labels of the unlabeled faces, by the index that comes
+    with the pseudo-labels. The truth is kept here: it is in no batch, no buffer of the model and no
+    checkpoint. Counting does not wait for the device; ranks are summed when an epoch ends or a checkpoint is
+    saved. A checkpoint holds the sum, which rank zero alone takes over when training resumes, on however many
+    ranks.
 
     Args:
         run_dir: where the table goes.
@@ -44,11 +46,12 @@ class PseudoLabelAudit(Callback):
         self._restored: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Learn the truth, and go on counting where a checkpoint left off."""
+        """Look up the truth, and go on counting where a checkpoint left off."""
         method = cast(SemiSupervised, pl_module)
         if not method.views.unlabeled:
             return
-        device, truth = method.device, method.datamodule.unlabeled_truth
+        data = cast(SemiSupervisedFaces, trainer.datamodule)  # type: ignore[attr-defined]
+        device, truth = method.device, data.unlabeled_truth
         self._truth = Target(truth.emotion.to(device), truth.valence_arousal.to(device))
         self._label = self._truth.label
         self._counts = AuditCounts(method.task.classes, device)
@@ -59,13 +62,13 @@ class PseudoLabelAudit(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the beliefs of a batch."""
+        """Count the pseudo-labels of a batch."""
         pseudo: PseudoLabels | None = outputs["pseudo"]
         if pseudo is not None and self._counts is not None:
             self._counts.add(pseudo, self._label[pseudo.index], self._truth.valence_arousal[pseudo.index])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report and begin anew; an epoch without beliefs leaves no trace."""
+        """Report and reset; an epoch without pseudo-labels leaves no row."""
         if self._counts is None:
             return
         state = self._counts.state()
@@ -88,8 +91,8 @@ class PseudoLabelAudit(Callback):
             for row in table
             if row["emotion"] == "all"
         ]
-        believed = {emotion: rows[emotion] for emotion in emotions or ["all"]}
-        log_figure(trainer, "pseudo_labels", audit_figure(believed, history))
+        by_emotion = {emotion: rows[emotion] for emotion in emotions or ["all"]}
+        log_figure(trainer, "pseudo_labels", audit_figure(by_emotion, history))
 
     def _log(self, pl_module: L.LightningModule, rows: AuditRows, valence_arousal: bool) -> None:
         scalars = _SCALARS + _SCALARS_OF_VALENCE_AROUSAL * valence_arousal
@@ -97,11 +100,11 @@ class PseudoLabelAudit(Callback):
         for emotion in rows.keys() - {"all"}:
             values |= {f"audit/{name}/{emotion}": rows[emotion][name] for name in _SCALARS_PER_EMOTION}
         known = {name: value for name, value in sorted(values.items()) if value == value}
-        # Equal on all ranks already; said in this way, Lightning neither reduces them nor warns.
+        # Equal on all ranks already; logged like this, Lightning neither reduces them nor warns.
         pl_module.log_dict(known, batch_size=1, sync_dist=True, rank_zero_only=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was counted on all ranks since the epoch began; called on all of them."""
+        """Return the counts of all ranks since the epoch began; called on all of them."""
         return {} if self._counts is None else self._counts.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

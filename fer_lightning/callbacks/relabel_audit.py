@@ -1,4 +1,4 @@
-"""What changing labels was worth: the labels without their noise held against those that were learnt."""
+"""Audit of relabeling: the labels that were learned against the labels without their noise."""
 
 from pathlib import Path
 from typing import cast
@@ -7,17 +7,18 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.scl_uerm_arm.relabeling import Relabeling
 from fer_lightning.outputs.csv_files import Row, read_csv, write_csv
 
 
 class RelabelAudit(Callback):
-    """Judges the labels of a method that changes them (``relabeling``), at the end of every epoch.
+    """Compare the labels of a method that changes them (``relabeling``) with the truth, every epoch.
 
     ``relabels.csv`` has a row per epoch and true emotion, and one for all of them, see ``relabel_rows``. The
-    loggers get ``audit/repaired`` and ``audit/broken``, the two shares of all. Without ``--data.label_noise``
-    no label is wrong, and what changes is broken, as far as the labels of the data can be trusted.
+    loggers get ``audit/repaired`` and ``audit/broken``, the two shares of all. Without
+    ``label_noise`` no label is wrong, and each change breaks one, as far as the labels of the data are right.
 
     The truth is kept here: it is in no batch, no buffer of the model and no checkpoint.
 
@@ -30,10 +31,10 @@ class RelabelAudit(Callback):
         self._truth: Tensor | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Learn the truth."""
+        """Look up the truth."""
         method = cast(SemiSupervised, pl_module)
         if isinstance(getattr(method, "relabeling", None), Relabeling):
-            self._truth = method.datamodule.labeled_truth.label
+            self._truth = cast(SemiSupervisedFaces, trainer.datamodule).labeled_truth.label  # type: ignore[attr-defined]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report; Lightning calls this before the method lets the labels of the next epoch take effect."""
@@ -49,7 +50,7 @@ class RelabelAudit(Callback):
         rows = relabel_rows(self._truth, original, current, pending, emotions)
         shares = {f"audit/{name}": rows["all"][f"{name}_share"] for name in ("repaired", "broken")}
         known = {name: value for name, value in shares.items() if value == value}
-        # Equal on all ranks already; said in this way, Lightning neither reduces them nor warns.
+        # Equal on all ranks already; logged like this, Lightning neither reduces them nor warns.
         pl_module.log_dict(known, batch_size=1, sync_dist=True, rank_zero_only=True)
         if trainer.is_global_zero:
             epoch, step = trainer.current_epoch, trainer.global_step
@@ -61,7 +62,7 @@ class RelabelAudit(Callback):
 def relabel_rows(
     truth: Tensor, original: Tensor, current: Tensor, pending: Tensor, emotions: tuple[str, ...]
 ) -> dict[str, dict[str, float]]:
-    """Count, for each true emotion and for all, what became of the labels of N faces.
+    """Count, for each true emotion and for all, the labels of N faces that were repaired or broken.
 
     Faces without label or truth (-1) do not count. The columns:
 
@@ -75,7 +76,7 @@ def relabel_rows(
         truth: (N,) int64, like the next three.
         original: labels of the data.
         current: labels of the epoch that ends.
-        pending: labels of the next one: what is judged.
+        pending: labels of the next one, which are compared with the truth.
         emotions: names of the classes.
     """
     known = (truth >= 0) & (original >= 0)

@@ -1,4 +1,4 @@
-"""What the network is shown, as a picture, before it has learnt anything from it."""
+"""A picture of the views of the first training batch."""
 
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ FACES = 8
 
 
 class ViewPicture(Callback):
-    """Draws faces of the first batch: labeled ones, and below them unlabeled ones in all their views."""
+    """Draw faces of the first batch: labeled ones, and below them unlabeled ones in all their views."""
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -28,7 +28,7 @@ class ViewPicture(Callback):
             return
         labeled: Labeled = batch["labeled"]
         unlabeled: Unlabeled | None = batch.get("unlabeled")
-        rows = _rows("labeled", labeled.image)
+        rows = _rows("labeled", labeled.weak)
         captions = {next(iter(rows)): _captions(labeled.target, cast(SemiSupervised, pl_module).task)}
         if unlabeled is not None:
             rows |= _rows("weak", unlabeled.weak) | _rows("strong", unlabeled.strong)
@@ -37,13 +37,13 @@ class ViewPicture(Callback):
 
 
 def _rows(name: str, images: Tensor) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return (n, H, W, 3) arrays by view, of (B, 3, H, W) or (V, B, 3, H, W) images."""
-    views = images.reshape(-1, *images.shape[-4:])[:, :FACES].permute(0, 1, 3, 4, 2).cpu().numpy()
+    """Return (n, H, W, 3) arrays by view, of (V, B, 3, H, W) images."""
+    views = images[:, :FACES].permute(0, 1, 3, 4, 2).cpu().numpy()
     return {name if len(views) == 1 else f"{name} {v + 1}": view for v, view in enumerate(views)}
 
 
 def _captions(target: Target, task: Task) -> list[str]:
-    """Name what the first faces show."""
+    """Return the labels of the first faces."""
     texts = []
     for label, (valence, arousal) in zip(
         target.label[:FACES].tolist(), target.valence_arousal[:FACES].tolist(), strict=True

@@ -227,7 +227,11 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         return make_backbone(h.backbone, h.in_channels, h.stem, h.pretrained, h.weights, h.backbone_arguments)
 
     def make_network(
-        self, backbone: nn.Module, neck: nn.Module | None = None, head: nn.Module | None = None
+        self,
+        backbone: nn.Module,
+        neck: nn.Module | None = None,
+        head: nn.Module | None = None,
+        projection: int | None = None,
     ) -> FaceNetwork:
         """Put a network together by the hyper-parameters.
 
@@ -235,6 +239,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             backbone: of ``build_backbone``.
             neck: in the place of pooling, with a ``width``; see ``FaceNetwork``.
             head: in the place of a linear layer.
+            projection: width of the projection head; None for that of the hyper-parameters.
         """
         h = self.hparams
         return FaceNetwork(
@@ -247,7 +252,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             std=h.std,
             dropout=h.dropout,
             unit_features=h.unit_features,
-            projection=h.projection,
+            projection=h.projection if projection is None else projection,
         )
 
     @property

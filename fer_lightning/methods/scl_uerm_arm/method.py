@@ -26,9 +26,6 @@ from fer_lightning.ranges import (
 )
 from fer_lightning.task import Output
 
-WIDTH = 128
-"""Width of the contrasted projections (SupCon)."""
-
 
 class SCLUERMARM(FixMatch):
     """SCL+UERM+ARM, a reconstruction: supervised contrast, uncertainty-guided relabeling, amending.
@@ -70,6 +67,7 @@ class SCLUERMARM(FixMatch):
         max_flips: how often the label of a face may change; None for any number of times.
         contrast_weight: weight of the contrast; 0 for none (lambda_scl; the paper's is unknown).
         temperature: of the contrast (SupCon's code).
+        projection: width of the contrasted projections (SupCon).
         contrast_source: what is contrasted: the features (``neck``) or the pooled feature maps (``maps``).
         labeled_views: weak views of each labeled face.
         semi_supervised: learn from unlabeled faces too; the paper does not.
@@ -105,6 +103,7 @@ class SCLUERMARM(FixMatch):
         max_flips: NonNegativeInt | None = None,
         contrast_weight: NonNegativeFloat = 0.1,
         temperature: PositiveFloat = 0.07,
+        projection: PositiveInt = 128,
         contrast_source: Literal["neck", "maps"] = "neck",
         labeled_views: Literal[1, 2] = 2,
         semi_supervised: bool = True,
@@ -113,12 +112,12 @@ class SCLUERMARM(FixMatch):
         labeled_only_steps: NonNegativeInt = 1000,
         **kwargs: Any,
     ) -> None:
-        projection = WIDTH if contrast_weight and contrast_source == "neck" else 0
         super().__init__(
             threshold=threshold,
             unlabeled_weight=unlabeled_weight,
             labeled_only_steps=labeled_only_steps,
-            **({"projection": projection} | kwargs),
+            projection=projection,
+            **kwargs,
         )
         self.views = Views(labeled=labeled_views, weak=int(semi_supervised), strong=int(semi_supervised))
         self.uncertainty, self.certain_share = uncertainty, certain_share
@@ -132,9 +131,9 @@ class SCLUERMARM(FixMatch):
         if relabel and uncertainty != "none":
             self.relabeling = Relabeling(certain_share, relabel_margin, low_only, max_flips)
         width: int = self.student.backbone.num_features  # type: ignore[assignment]
-        self.map_projection = (
-            Projection(width, WIDTH) if contrast_weight and contrast_source == "maps" else None
-        )
+        self.map_projection: Projection | None = None
+        if contrast_weight and contrast_source == "maps":
+            self.map_projection = Projection(width, projection)
 
     def build_network(self) -> FaceNetwork:
         """Build the student with ARM as its neck and a head that estimates its certainty."""
@@ -142,7 +141,9 @@ class SCLUERMARM(FixMatch):
         neck: Amending | Pool = Pool(backbone, h.dropout, h.unit_features)
         if h.amending:
             neck = Amending(backbone.num_features, h.sharing, h.shuffle, dropout=h.dropout)  # type: ignore[arg-type]
-        return self.make_network(backbone, neck, uncertain_head(h.uncertainty, neck.width, self.task))
+        head = uncertain_head(h.uncertainty, neck.width, self.task)
+        contrasts_features = h.contrast_weight and h.contrast_source == "neck"
+        return self.make_network(backbone, neck, head, projection=None if contrasts_features else 0)
 
     def prepare(self, data: DataInfo) -> None:
         """Start from the labels of the data."""
