@@ -57,25 +57,25 @@ def test_beliefs_are_the_mean_of_two_weak_views():
 
 
 def test_nobody_sure_is_contrast_alone_and_trains_the_network():
-    method = ada_cm(floor=1.0)
+    method = ada_cm(min_margin=1.0)
     _, terms = step(method)
     assert terms["unlabeled"] == 0
-    assert terms["contrastive"] > 0
-    terms["contrastive"].backward()
+    assert terms["contrast"] > 0
+    terms["contrast"].backward()
     assert all(p.grad.isfinite().all() for p in method.student.backbone.parameters())
     assert method.student.backbone.conv1.weight.grad.abs().sum() > 0
     assert method.student.head.weight.grad is None  # the weak views' logits teach nothing
 
 
 def test_everybody_sure_is_no_contrast():
-    _, terms = step(ada_cm(floor=0.0))
-    assert terms["contrastive"] == 0
+    _, terms = step(ada_cm(min_margin=0.0))
+    assert terms["contrast"] == 0
     assert terms["unlabeled"] > 0
 
 
 def test_one_unsure_face_has_nobody_to_differ_from():
     _, terms = step(ada_cm(), accepted=list(range(15)))
-    assert terms["contrastive"].item() == pytest.approx(0, abs=1e-6)
+    assert terms["contrast"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_terms_match_a_slow_reference():
@@ -85,13 +85,13 @@ def test_terms_match_a_slow_reference():
     with torch.no_grad():
         pseudo, terms = step(method, accepted=sure)
         a, b = (method.student(view).features for view in unlabeled.weak)
-        x, s = method.student(labeled.image).logits, method.student(unlabeled.strong).logits
+        x, s = method.student(labeled.weak[0]).logits, method.student(unlabeled.strong[0]).logits
     rows = [(i, z) for view in (a, b) for i, z in enumerate(view) if i not in sure]
     contrast = 0.0
     for n, (i, z) in enumerate(rows):
         others = [(j, math.exp(float(z @ o) / 0.07)) for k, (j, o) in enumerate(rows) if k != n]
         contrast -= math.log(sum(e for j, e in others if j == i) / sum(e for _, e in others)) / len(rows)
-    assert float(terms["contrastive"]) == pytest.approx(0.1 * contrast, rel=1e-4)
+    assert float(terms["contrast"]) == pytest.approx(0.1 * contrast, rel=1e-4)
     assert float(terms["supervised"]) == pytest.approx(
         0.5 * float(cross_entropy(x, labeled.target.label)), rel=1e-5
     )
@@ -133,7 +133,7 @@ def test_features_have_unit_length_and_answers_are_certain():
     plain = ada_cm(unit_features=False).eval()
     assert not torch.allclose(plain(given).features.norm(dim=1), torch.ones(5))
     with torch.no_grad():
-        assert step(plain)[1]["contrastive"].isfinite()
+        assert step(plain)[1]["contrast"].isfinite()
 
 
 def test_margins_are_measured_by_the_teacher_after_each_epoch(tmp_path):
@@ -143,7 +143,7 @@ def test_margins_are_measured_by_the_teacher_after_each_epoch(tmp_path):
         def on_train_epoch_start(self, trainer, pl_module):
             seen.append(pl_module.margin.clone())
 
-    method = ada_cm(floor=0.05, dropout=0.3, ema_decay=0.9)
+    method = ada_cm(min_margin=0.05, dropout=0.3, ema_decay=0.9)
     data = tiny_data(eval_batch_size=10)  # 28 faces: the last batch is filled up
     quiet_trainer(tmp_path, max_epochs=3, callbacks=[Spy()]).fit(method, data)
     assert seen[0].tolist() == pytest.approx([0.05] * 7)
@@ -193,8 +193,8 @@ def test_student_shrinks_after_the_teacher_has_moved(tmp_path):
 
 
 def test_without_weight_the_contrast_changes_nothing(tmp_path):
-    def fit(temperature: float, lambda_s: float) -> dict[str, torch.Tensor]:
-        method = ada_cm(temperature=temperature, lambda_s=lambda_s)
+    def fit(temperature: float, contrast_weight: float) -> dict[str, torch.Tensor]:
+        method = ada_cm(temperature=temperature, contrast_weight=contrast_weight)
         quiet_trainer(tmp_path, max_steps=3).fit(method, tiny_data())
         return method.state_dict()
 
@@ -207,8 +207,8 @@ def test_labels_come_first_with_their_weight():
     method = ada_cm().eval()
     labeled, _ = faces()
     with torch.no_grad():
-        terms = method.losses(labeled, None, None)
-        expected = 0.5 * cross_entropy(method.student(labeled.image).logits, labeled.target.label)
+        terms = method.labeled_losses(labeled)
+        expected = 0.5 * cross_entropy(method.student(labeled.weak[0]).logits, labeled.target.label)
     assert terms.keys() == {"supervised"}
     torch.testing.assert_close(terms["supervised"], expected)
 
@@ -218,7 +218,7 @@ def test_valence_and_arousal_are_believed_as_the_mean_of_both_views():
     _, unlabeled = faces()
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
-        both = [method.student(view).valence_arousal for view in unlabeled.weak]
+        both = [method.student(view).valence_arousal for view in unlabeled.weak[0]]
     torch.testing.assert_close(pseudo.target.valence_arousal, (both[0] + both[1]) / 2)
 
 

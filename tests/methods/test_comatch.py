@@ -8,13 +8,13 @@ from faces import TINY, quiet_trainer, tiny_data
 
 from fer_lightning.data.batch import Labeled, Target, Unlabeled
 from fer_lightning.errors import InputError
-from fer_lightning.losses.graph import graph_contrastive, pseudo_label_graph
 from fer_lightning.methods import CoMatch
+from fer_lightning.methods.comatch import graph_contrastive, pseudo_label_graph
 
 
 def comatch(**options: Any) -> CoMatch:
     L.seed_everything(3, verbose=False)
-    return CoMatch(**(TINY | {"tau": 0.2, "tau_c": 0.15, "projection": 8} | options))
+    return CoMatch(**(TINY | {"threshold": 0.2, "graph_threshold": 0.15, "projection": 8} | options))
 
 
 def batch(labeled=4, unlabeled=6):
@@ -35,13 +35,13 @@ def remember(method, rows, length):
 
 
 def test_terms_equal_the_slow_reference():
-    method, (labeled, unlabeled) = comatch(lambda_u=2.0, lambda_c=3.0).eval(), batch()
+    method, (labeled, unlabeled) = comatch(unlabeled_weight=2.0, contrast_weight=3.0).eval(), batch()
     remember(method, 5, 5)
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
         terms = method.losses(labeled, unlabeled, pseudo)
         weak, first, second = (
-            method.student(images) for images in (unlabeled.weak, unlabeled.strong[0], unlabeled.strong[1])
+            method.student(images) for images in (unlabeled.weak[0], unlabeled.strong[0], unlabeled.strong[1])
         )
     believed, loss = [], 0.0
     for i in range(6):
@@ -49,13 +49,13 @@ def test_terms_equal_the_slow_reference():
         near = sum(w / sum(a) * p for w, p in zip(a, method.queue.probability, strict=True))
         p = 0.9 * weak.logits[i].softmax(-1) + 0.1 * near
         believed.append(p)
-        if p.max() >= method.tau:
+        if p.max() >= method.threshold:
             loss -= float(p @ first.logits[i].log_softmax(-1)) / 6
     believed = torch.stack(believed)
     torch.testing.assert_close(pseudo.target.emotion, believed)
     torch.testing.assert_close(pseudo.confidence, believed.amax(-1))
     assert terms["unlabeled"].item() == pytest.approx(2 * loss, rel=1e-4)
-    graph = pseudo_label_graph(believed, method.tau_c)
+    graph = pseudo_label_graph(believed, method.graph_threshold)
     contrast = graph_contrastive(first.projection, second.projection, graph, 0.2)
     torch.testing.assert_close(terms["contrast"], 3 * contrast, rtol=1e-4, atol=1e-5)
 
@@ -67,7 +67,7 @@ def test_smoothing_waits_until_the_queue_is_full():
         remember(method, rows, 5)
         believed = method.pseudo_label(unlabeled).target.emotion
         assert torch.allclose(believed, p, atol=1e-6) != smoothed
-    method.alpha = 1.0  # no smoothing
+    method.model_share = 1.0  # no smoothing
     torch.testing.assert_close(method.pseudo_label(unlabeled).target.emotion, p)
 
 
@@ -101,7 +101,7 @@ def test_the_queue_is_full_after_its_batches(tmp_path):
 
 @pytest.mark.parametrize("target", ["labeled", "uniform"])
 def test_alignment_aims_at_the_labels_or_at_all_emotions_alike(tmp_path, target):
-    method = comatch(da_target=target)
+    method = comatch(alignment_target=target)
     some = {"happiness": 9, "fear": 2, "anger": 2, "sadness": 2}
     labels = {emotion: some.get(emotion, 0) for emotion in method.task.emotions}
     data = tiny_data(labels_per_class=labels)
@@ -125,7 +125,7 @@ def test_the_contrast_alone_trains_the_projection():
 
 
 def test_doubted_faces_are_in_the_graph_but_in_no_other_term():
-    method, (labeled, unlabeled) = comatch(tau=1.1), batch()
+    method, (labeled, unlabeled) = comatch(threshold=1.1), batch()
     with torch.no_grad():
         terms = method.losses(labeled, unlabeled, method.pseudo_label(unlabeled))
     assert terms["unlabeled"] == 0
@@ -133,5 +133,5 @@ def test_doubted_faces_are_in_the_graph_but_in_no_other_term():
 
 
 def test_bad_temperature_is_refused():
-    with pytest.raises(InputError, match=r"--model\.t is 0"):
-        comatch(t=0.0)
+    with pytest.raises(InputError, match=r"--model\.temperature is 0"):
+        comatch(temperature=0.0)

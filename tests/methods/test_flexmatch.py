@@ -10,7 +10,7 @@ from fer_lightning.methods import FixMatch, FlexMatch
 
 def build(method=FlexMatch, **options):
     L.seed_everything(3, verbose=False)
-    model = method(**(TINY | {"tau": 0.2} | options))
+    model = method(**(TINY | {"threshold": 0.2} | options))
     return opinionated(model)
 
 
@@ -24,11 +24,11 @@ def bystander(model, faces):
 
 @torch.no_grad()
 def test_at_first_every_face_is_believed():
-    model, (labeled, unlabeled) = bystander(build(tau=0.99), 12), varied_batch()
+    model, (labeled, unlabeled) = bystander(build(threshold=0.99), 12), varied_batch()
     pseudo = model.pseudo_label(unlabeled)
     assert pseudo.weight.tolist() == [1] * 12
     assert pseudo.threshold.tolist() == [0] * 7
-    s = model.student(unlabeled.strong).logits.log_softmax(-1)
+    s = model.student(unlabeled.strong[0]).logits.log_softmax(-1)
     expected = -sum(float(s[i, c]) for i, c in enumerate(pseudo.target.label)) / 12
     assert float(model.losses(labeled, unlabeled, pseudo)["unlabeled"]) == pytest.approx(expected, rel=1e-4)
 
@@ -36,7 +36,10 @@ def test_at_first_every_face_is_believed():
 @pytest.mark.parametrize("warmup", [True, False])
 @torch.no_grad()
 def test_steps_match_a_slow_reference(warmup):
-    model, (labeled, unlabeled) = bystander(build(tau=0.35, thresh_warmup=warmup), 10), varied_batch()
+    model, (labeled, unlabeled) = (
+        bystander(build(threshold=0.35, threshold_warmup=warmup), 10),
+        varied_batch(),
+    )
     q = model.student(unlabeled.weak).logits.softmax(-1).tolist()
     assert len({row.index(max(row)) for row in q}) > 1
     selected, beta, accepted = [-1] * 10, [0.0] * 7, []
@@ -47,7 +50,7 @@ def test_steps_match_a_slow_reference(warmup):
         weight = [float(max(row) >= tau[row.index(max(row))]) for row in q]
         assert pseudo.weight.tolist() == weight
         torch.testing.assert_close(pseudo.threshold, torch.tensor(tau))
-        s = model.student(unlabeled.strong).logits.log_softmax(-1)
+        s = model.student(unlabeled.strong[0]).logits.log_softmax(-1)
         labels = [row.index(max(row)) for row in q]
         loss = -sum(w * float(s[i, c]) for i, (w, c) in enumerate(zip(weight, labels, strict=True))) / 12
         assert float(model.losses(labeled, unlabeled, pseudo)["unlabeled"]) == pytest.approx(loss, rel=1e-4)
@@ -62,12 +65,14 @@ def test_steps_match_a_slow_reference(warmup):
 
 
 @torch.no_grad()
-def test_with_all_classes_learnt_alike_it_is_fixmatch():
+def test_with_all_classes_learned_alike_it_is_fixmatch():
     flex, fix = bystander(build(), 12), build(FixMatch).eval()
     fix.load_state_dict({k: v for k, v in flex.state_dict().items() if not k.startswith("curriculum")})
     flex.curriculum.beta.fill_(1)
     labeled, unlabeled = varied_batch()
-    flex.tau = fix.tau = flex.curriculum.tau = float(fix.pseudo_label(unlabeled).confidence.median())
+    flex.threshold = fix.threshold = flex.curriculum.threshold = float(
+        fix.pseudo_label(unlabeled).confidence.median()
+    )
     ours, theirs = flex.pseudo_label(unlabeled), fix.pseudo_label(unlabeled)
     assert 0 < ours.weight.sum() < 12
     assert torch.equal(ours.weight, theirs.weight)
@@ -82,7 +87,7 @@ def test_the_order_of_the_batch_does_not_matter():
     shuffled = Unlabeled(*(each[order] for each in unlabeled))
     losses, states = [], []
     for faces in (unlabeled, shuffled):
-        model = bystander(build(tau=0.3), 12)
+        model = bystander(build(threshold=0.3), 12)
         for _ in range(2):
             pseudo = model.pseudo_label(faces)
         losses.append(float(model.losses(labeled, faces, pseudo)["unlabeled"]))
@@ -101,7 +106,7 @@ def test_training_fills_the_pool_by_index_and_warm_up_lowers_the_thresholds(tmp_
 
     for warmup in (True, False):
         seen.clear()
-        model, data = build(Spy, thresh_warmup=warmup).train(), tiny_data()
+        model, data = build(Spy, threshold_warmup=warmup).train(), tiny_data()
         assert len(model.curriculum.selected) == 0
         quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(model, data)
         selected = model.curriculum.selected

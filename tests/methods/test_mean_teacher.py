@@ -41,7 +41,7 @@ def test_gradient_reaches_the_student_and_never_the_teacher():
 
 
 def test_equals_the_slow_reference():
-    method = mean_teacher(lambda_u=3.0, targets="both").eval()
+    method = mean_teacher(unlabeled_weight=3.0, targets="both").eval()
     with torch.no_grad():
         method.student.head.weight.normal_()  # another network than the teacher
     labeled, unlabeled = batch()
@@ -58,7 +58,7 @@ def test_equals_the_slow_reference():
 
 
 def test_the_weight_rises_over_the_ramp(monkeypatch):
-    method, (labeled, unlabeled) = mean_teacher(lambda_u=50.0, ramp=0.4).eval(), batch()
+    method, (labeled, unlabeled) = mean_teacher(unlabeled_weight=50.0, ramp=0.4).eval(), batch()
     with torch.no_grad():
         method.student.head.weight.normal_()
     whole = terms(method, labeled, unlabeled)["unlabeled"]

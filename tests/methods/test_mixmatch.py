@@ -42,14 +42,14 @@ def test_guess_golden_values(monkeypatch):
 
 @pytest.mark.parametrize("faces", [(4, 4), (4, 12), (6, 2)])  # mu of 1, 3, 1/3
 def test_equals_the_slow_reference(faces):
-    method = mixmatch_of(lambda_u=5.0, alpha=0.75, targets="both")
+    method = mixmatch_of(unlabeled_weight=5.0, mixup_alpha=0.75, targets="both")
     labeled, unlabeled = batch(*faces)
     (b, u), pseudo = faces, method.pseudo_label(unlabeled)
     torch.manual_seed(9)
     terms = method.losses(labeled, unlabeled, pseudo)
     torch.manual_seed(9)
     share, order = float(beta_share(0.75)), torch.randperm(b + 2 * u)
-    images = torch.cat([labeled.image, unlabeled.weak[0], unlabeled.weak[1]]) / 255
+    images = torch.cat([labeled.weak[0], unlabeled.weak[0], unlabeled.weak[1]]) / 255
     emotion = torch.cat([labeled.target.emotion, *[pseudo.target.emotion] * 2])
     valence_arousal = torch.cat([labeled.target.valence_arousal, *[pseudo.target.valence_arousal] * 2])
     supervised, squared, rows = 0.0, 0.0, []
@@ -74,12 +74,14 @@ def test_equals_the_slow_reference(faces):
 
 def test_without_mixing_it_is_consistency_of_both_views(monkeypatch):
     monkeypatch.setattr(mixmatch, "beta_share", lambda alpha, device: torch.tensor(1.0))
-    method, (labeled, unlabeled) = mixmatch_of(lambda_u=1.0), batch()
+    method, (labeled, unlabeled) = mixmatch_of(unlabeled_weight=1.0), batch()
     pseudo = method.pseudo_label(unlabeled)
     terms = method.losses(labeled, unlabeled, pseudo)
-    expected = method.task.supervised(method.student(labeled.image), labeled.target)
+    expected = method.task.supervised(method.student(labeled.weak[0]), labeled.target)
     torch.testing.assert_close(terms["supervised"], expected)
-    each = [(method.student(v).logits.softmax(-1) - pseudo.target.emotion).square() for v in unlabeled.weak]
+    each = [
+        (method.student(v).logits.softmax(-1) - pseudo.target.emotion).square() for v in unlabeled.weak[0]
+    ]
     torch.testing.assert_close(terms["unlabeled"], torch.stack(each).mean())
 
 
@@ -117,7 +119,7 @@ def test_images_are_mixed_in_the_unit_interval(monkeypatch):
     assert all(0 <= images.min() < 0.4 < 0.6 < images.max() <= 1 for images in seen)
 
 
-@pytest.mark.parametrize("name", ["T", "alpha"])
+@pytest.mark.parametrize("name", ["temperature", "mixup_alpha"])
 def test_bad_options_are_refused(name):
     with pytest.raises(InputError, match=rf"--model\.{name} is 0"):
         mixmatch_of(**{name: 0.0})

@@ -14,15 +14,15 @@ def method_and_batch(**options):
 
 
 def test_terms_match_a_slow_reference():
-    method, labeled, unlabeled = method_and_batch(lambda_u=2.0)
+    method, labeled, unlabeled = method_and_batch(unlabeled_weight=2.0)
     method.eval()
     with torch.no_grad():
         p = method.student(unlabeled.weak).logits.softmax(-1)
-        method.tau = float(p.max(-1).values.median())
+        method.threshold = float(p.max(-1).values.median())
         pseudo = method.pseudo_label(unlabeled)
         terms = method.losses(labeled, unlabeled, pseudo)
-        x = method.student(labeled.image).logits.log_softmax(-1)
-    accepted = [row for row in p if max(row) >= method.tau]
+        x = method.student(labeled.weak[0]).logits.log_softmax(-1)
+    accepted = [row for row in p if max(row) >= method.threshold]
     assert 0 < len(accepted) < 12
     expected = sum(-float(max(row).log()) for row in accepted) / 12  # the label is the most likely class
     assert float(terms["unlabeled"]) == pytest.approx(2 * expected, rel=1e-4)
@@ -31,7 +31,7 @@ def test_terms_match_a_slow_reference():
 
 
 def test_the_prediction_of_the_same_view_is_taught_and_the_target_is_not():
-    method, labeled, unlabeled = method_and_batch(tau=0.0)
+    method, labeled, unlabeled = method_and_batch(threshold=0.0)
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
     assert not pseudo.target.emotion.requires_grad
@@ -42,12 +42,12 @@ def test_the_prediction_of_the_same_view_is_taught_and_the_target_is_not():
 
 def test_separate_forwards_let_target_and_prediction_be_one_answer():
     """In train mode too: the weak views share batch statistics with nobody else."""
-    method, labeled, unlabeled = method_and_batch(tau=0.0)
+    method, labeled, unlabeled = method_and_batch(threshold=0.0)
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
         loss = method.losses(labeled, unlabeled, pseudo)["unlabeled"]
     assert float(loss) == pytest.approx(float(-pseudo.confidence.log().mean()), rel=1e-4)
-    joint, _, _ = method_and_batch(tau=0.0, joint_forward=True)
+    joint, _, _ = method_and_batch(threshold=0.0, joint_forward=True)
     with torch.no_grad():
         other = joint.losses(labeled, unlabeled, joint.pseudo_label(unlabeled))["unlabeled"]
     assert float(other) != pytest.approx(float(loss), rel=1e-4)
@@ -57,7 +57,7 @@ def test_separate_forwards_let_target_and_prediction_be_one_answer():
     ("progress", "ramp", "weight"), [(0, 0.4, 0), (0.1, 0.4, 0.25), (0.5, 0.4, 1), (0, 0, 1)]
 )
 def test_the_weight_rises_over_the_first_part_of_the_run(monkeypatch, progress, ramp, weight):
-    method, labeled, unlabeled = method_and_batch(tau=0.0, ramp=ramp)
+    method, labeled, unlabeled = method_and_batch(threshold=0.0, ramp=ramp)
     method.eval()
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
@@ -78,7 +78,9 @@ def test_in_training_the_ramp_follows_the_steps(tmp_path):
             values.append(float(terms["unlabeled"].detach()) / float(-pseudo.confidence.log().mean()))
             return terms
 
-    quiet_trainer(tmp_path, max_steps=10, limit_val_batches=0).fit(Spy(**TINY, tau=0.0), tiny_data(mu=1))
+    quiet_trainer(tmp_path, max_steps=10, limit_val_batches=0).fit(
+        Spy(**TINY, threshold=0.0), tiny_data(mu=1)
+    )
     assert values == pytest.approx([0, 0.25, 0.5, 0.75, *[1] * 6], rel=1e-3)
 
 

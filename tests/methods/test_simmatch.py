@@ -15,7 +15,7 @@ from fer_lightning.task import Output
 
 def simmatch(**options: Any) -> SimMatch:
     L.seed_everything(3, verbose=False)
-    return SimMatch(**(TINY | {"tau": 0.2, "projection": 8} | options))
+    return SimMatch(**(TINY | {"threshold": 0.2, "projection": 8} | options))
 
 
 def batch(labeled=4, unlabeled=6):
@@ -37,7 +37,7 @@ def bank(method, faces=5, written=5):
 
 def test_golden_values(monkeypatch):
     """Two labeled faces of one emotion, one of another; a face near to the first two."""
-    method = simmatch(emotions=["happy", "sad"], projection=2, tau=0.7).eval()
+    method = simmatch(emotions=["happy", "sad"], projection=2, threshold=0.7).eval()
     method.bank.resize(3)
     z = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1]])
     method.bank.write(torch.arange(3), z, torch.tensor([[1.0, 0], [1, 0], [0, 1]]))
@@ -52,13 +52,13 @@ def test_golden_values(monkeypatch):
 
 
 def test_terms_equal_the_slow_reference():
-    method, (labeled, unlabeled) = simmatch(lambda_u=2.0, lambda_in=3.0).eval(), batch()
+    method, (labeled, unlabeled) = simmatch(unlabeled_weight=2.0, similarity_weight=3.0).eval(), batch()
     with torch.no_grad():
         method.student.head.weight.normal_()  # another network than the teacher
         bank(method)
         pseudo = method.pseudo_label(unlabeled)
         terms = method.losses(labeled, unlabeled, pseudo)
-        weak, strong = method.teacher.module(unlabeled.weak), method.student(unlabeled.strong)
+        weak, strong = method.teacher.module(unlabeled.weak), method.student(unlabeled.strong[0])
     semantic, instance = 0.0, 0.0
     for i in range(6):
         p = weak.logits[i].softmax(-1)
@@ -74,10 +74,10 @@ def test_terms_equal_the_slow_reference():
         for x, y in zip(s, label, strict=True):
             p[y] += 0.1 * x
         torch.testing.assert_close(pseudo.target.emotion[i], p)
-        if p.max() >= method.tau:
+        if p.max() >= method.threshold:
             semantic -= float(p @ strong.logits[i].log_softmax(-1)) / 6
     assert terms["unlabeled"].item() == pytest.approx(2 * semantic, rel=1e-4)
-    assert terms["likeness"].item() == pytest.approx(3 * instance, rel=1e-4)
+    assert terms["similarity"].item() == pytest.approx(3 * instance, rel=1e-4)
 
 
 def test_bank_counts_once_every_labeled_face_is_in_it():
@@ -87,10 +87,10 @@ def test_bank_counts_once_every_labeled_face_is_in_it():
         bank(method, 5, written)
         pseudo = method.pseudo_label(unlabeled)
         assert torch.allclose(pseudo.target.emotion, p, atol=1e-6) != counts
-        likeness = method.losses(labeled, unlabeled, pseudo)["likeness"]
+        likeness = method.losses(labeled, unlabeled, pseudo)["similarity"]
         assert likeness.isfinite()
         assert (likeness > 0) == counts
-    method.alpha = 1.0  # no aggregation
+    method.model_share = 1.0  # no aggregation
     torch.testing.assert_close(method.pseudo_label(unlabeled).target.emotion, p)
 
 
@@ -123,7 +123,7 @@ def test_the_teacher_believes_and_fills_the_bank_if_there_is_one(ema_decay):
     pseudo = method.pseudo_label(unlabeled)
     assert torch.equal(pseudo.target.emotion, before) == bool(ema_decay)
     method.losses(labeled, unlabeled, pseudo)
-    z = method.inference_network(labeled.image).projection
+    z = method.inference_network(labeled.weak[0]).projection
     torch.testing.assert_close(method.bank.features, z, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(method.bank.features.norm(dim=-1), torch.ones(4))  # face by face
     assert torch.equal(method.bank.probability, labeled.target.emotion)
@@ -139,7 +139,7 @@ def test_likeness_trains_the_projection_though_the_bank_is_written_before():
     assert not torch.equal(method.bank.features, features)
     (terms["supervised"] + terms["unlabeled"]).backward(retain_graph=True)
     assert all(p.grad is None for p in method.student.projection.parameters())
-    terms["likeness"].backward()
+    terms["similarity"].backward()
     assert all(p.grad.abs().sum() > 0 for p in method.student.projection.parameters())
     assert all(p.grad is None for p in method.teacher.parameters())
 
@@ -153,7 +153,7 @@ def test_bank_holds_every_labeled_face_with_its_label(tmp_path):
 
 @pytest.mark.parametrize("target", ["labeled", "uniform"])
 def test_alignment_aims_at_the_labels_or_at_all_emotions_alike(tmp_path, target):
-    method = simmatch(da_target=target)
+    method = simmatch(alignment_target=target)
     some = {"happiness": 9, "fear": 2, "anger": 2, "sadness": 2}
     labels = {emotion: some.get(emotion, 0) for emotion in method.task.emotions}
     data = tiny_data(labels_per_class=labels)
@@ -164,5 +164,5 @@ def test_alignment_aims_at_the_labels_or_at_all_emotions_alike(tmp_path, target)
 
 
 def test_bad_temperature_is_refused():
-    with pytest.raises(InputError, match=r"--model\.t is -1"):
-        simmatch(t=-1.0)
+    with pytest.raises(InputError, match=r"--model\.temperature is -1"):
+        simmatch(temperature=-1.0)

@@ -14,19 +14,19 @@ from fer_lightning.methods.uda import annealed, signal_threshold
 
 def build(**options):
     L.seed_everything(3, verbose=False)
-    model = UDA(**(TINY | {"beta": 0.3} | options))
+    model = UDA(**(TINY | {"threshold": 0.3} | options))
     return opinionated(model)
 
 
 @torch.no_grad()
 def test_terms_match_a_slow_reference():
-    model, (labeled, unlabeled) = build(lambda_u=2.0, temperature=0.5), varied_batch()
+    model, (labeled, unlabeled) = build(unlabeled_weight=2.0, temperature=0.5), varied_batch()
     q = model.student(unlabeled.weak).logits.softmax(-1)
     model.beta = float(q.max(-1).values.median())
     pseudo = model.pseudo_label(unlabeled)
     terms = model.losses(labeled, unlabeled, pseudo)
-    log_s = model.student(unlabeled.strong).logits.log_softmax(-1).tolist()
-    x = model.student(labeled.image).logits.log_softmax(-1)
+    log_s = model.student(unlabeled.strong[0]).logits.log_softmax(-1).tolist()
+    x = model.student(labeled.weak[0]).logits.log_softmax(-1)
     loss, accepted = 0.0, 0
     for row, strong in zip(q.tolist(), log_s, strict=True):
         if max(row) >= model.beta:
@@ -41,7 +41,7 @@ def test_terms_match_a_slow_reference():
 
 @torch.no_grad()
 def test_the_target_is_sharpened_and_the_confidence_is_not(monkeypatch):
-    model, (_, unlabeled) = build(temperature=0.5, beta=0.7), varied_batch(7, 1)
+    model, (_, unlabeled) = build(temperature=0.5, threshold=0.7), varied_batch(7, 1)
     output = model.student(unlabeled.weak)
     logits = torch.tensor([[0.6, 0.3, 0.1, 0, 0, 0, 0]]).log()
     monkeypatch.setattr(model.student, "forward", lambda images: output._replace(logits=logits))
@@ -53,13 +53,13 @@ def test_the_target_is_sharpened_and_the_confidence_is_not(monkeypatch):
 
 
 def test_the_gradient_is_that_of_the_divergence():
-    model, (labeled, unlabeled) = build(beta=0.0), varied_batch()
+    model, (labeled, unlabeled) = build(threshold=0.0), varied_batch()
     with torch.no_grad():
         pseudo = model.pseudo_label(unlabeled)
     model.losses(labeled, unlabeled, pseudo)["unlabeled"].backward()
     ours = model.student.head.weight.grad.clone()
     model.zero_grad()
-    log_s = model.student(unlabeled.strong).logits.log_softmax(-1)
+    log_s = model.student(unlabeled.strong[0]).logits.log_softmax(-1)
     torch.nn.functional.kl_div(log_s, pseudo.target.emotion, reduction="batchmean").backward()
     torch.testing.assert_close(ours, model.student.head.weight.grad, rtol=1e-3, atol=1e-5)
 
@@ -96,7 +96,7 @@ def test_annealing_takes_the_mean_of_the_faces_left(monkeypatch):
     labeled, unlabeled = varied_batch()
     monkeypatch.setattr(UDA, "progress", 0.1)
     model, plain = build(annealing="linear"), build()
-    p = model.student(labeled.image).logits.softmax(-1).diagonal().detach()
+    p = model.student(labeled.weak[0]).logits.softmax(-1).diagonal().detach()
     eta = 0.1 * 6 / 7 + 1 / 7
     left = p[p <= eta]
     assert 0 < len(left) < 7
@@ -112,7 +112,7 @@ def test_annealing_takes_the_mean_of_the_faces_left(monkeypatch):
 def test_annealed_training_is_finite(tmp_path, annealing):
     L.seed_everything(3, verbose=False)
     trainer = quiet_trainer(tmp_path, max_steps=4, limit_val_batches=0)
-    trainer.fit(UDA(**TINY, annealing=annealing, beta=0.2, targets="both"), tiny_data())
+    trainer.fit(UDA(**TINY, annealing=annealing, threshold=0.2, targets="both"), tiny_data())
     assert math.isfinite(trainer.callback_metrics["train/loss"])
 
 

@@ -39,13 +39,14 @@ def test_equals_the_slow_reference(form):
         )
         expected = []
         for row in p.tolist():
-            tilted = [x * (t + 1e-6) / (m + 1e-6) for x, t, m in zip(row, prior, running, strict=True)]
-            expected.append([each / sum(tilted) for each in tilted])
+            scaled = [x * (t + 1e-6) / (m + 1e-6) for x, t, m in zip(row, prior, running, strict=True)]
+            expected.append([each / sum(scaled) for each in scaled])
         torch.testing.assert_close(align(p), torch.tensor(expected), rtol=1e-4, atol=1e-6)
+        align.update(p)
 
 
 @FORMS
-def test_a_believed_distribution_that_is_already_right_is_left_alone(form):
+def test_a_distribution_that_is_already_right_is_left_alone(form):
     align = DistributionAlignment(3, form)
     align.aim(P.mean(0))
     torch.testing.assert_close(align(P), P)
@@ -62,10 +63,11 @@ def test_before_the_first_batch_probabilities_are_left_as_they_are(form):
 def test_in_eval_mode_nothing_changes_and_the_state_of_training_aligns(form):
     align = DistributionAlignment(4, form, momentum=0.5)
     for p in batches(3):
-        align(p)
+        align.update(p)
     align.eval()
     before, p = copy.deepcopy(align.state_dict()), batches(4)[3]
     first = align(p)
+    align.update(p)
     assert all(torch.equal(value, before[name]) for name, value in align.state_dict().items())
     assert not torch.allclose(first, p)
     torch.testing.assert_close(align(p[:2]), first[:2])  # a face alone as in its batch
@@ -76,14 +78,14 @@ def test_goes_on_from_its_state_dict(form):
     one, other = (DistributionAlignment(4, form, length=2) for _ in range(2))
     one.aim(torch.tensor([0.4, 0.3, 0.2, 0.1]))
     for p in batches(3):
-        one(p)
+        one.update(p)
     other.load_state_dict(one.state_dict())
     p = batches(4)[3]
     assert torch.equal(one(p), other(p))
 
 
 @FORMS
-def test_a_class_nobody_believes_in_stays_finite(form):
+def test_a_class_that_is_never_predicted_stays_finite(form):
     p = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     aligned = DistributionAlignment(3, form)(p)
     torch.testing.assert_close(aligned, p)
@@ -95,8 +97,17 @@ def test_ranks_together_are_one_batch(form, monkeypatch):
     whole = DistributionAlignment(4, form)
     p = batches(1, size=8)[0]
     expected = whole(p)
+    whole.update(p)
     parts = p[:3], p[3:]  # a sum over the ranks, whatever each of them holds
     monkeypatch.setattr(alignment, "total", lambda mass: [sum(part.sum(0) for part in parts)])
     rank = DistributionAlignment(4, form)
     torch.testing.assert_close(rank(parts[0]), expected[:3])
+    rank.update(parts[0])
     torch.testing.assert_close(rank.means, whole.means)
+
+
+@FORMS
+def test_aligning_changes_nothing(form):
+    align = DistributionAlignment(3, form)
+    assert torch.equal(align(P), align(P))
+    assert not align.means.any()

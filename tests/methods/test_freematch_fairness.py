@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fer_lightning.losses.fairness import self_adaptive_fairness
+from fer_lightning.methods.freematch import self_adaptive_fairness
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
 RUNNING = torch.tensor([0.3375, 0.3375, 0.325]), torch.tensor([0.35, 0.325, 0.325])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from fer_lightning.losses.graph import graph_contrastive, pseudo_label_graph
+from fer_lightning.methods.comatch import graph_contrastive, pseudo_label_graph
 
 P = torch.tensor([[0.9, 0.1], [0.85, 0.15], [0.05, 0.95]])
 Z = torch.tensor([[1.0, 0], [0.8, 0.6], [0, 1]])
