@@ -35,6 +35,12 @@ class Output(NamedTuple):
     certainty: Tensor | None = None
     """(B,) float32, higher for a more certain face; None for methods that do not estimate it."""
 
+    @property
+    def projected(self) -> Tensor:
+        """The ``projection`` of a network that has a projection head."""
+        assert self.projection is not None
+        return self.projection
+
 
 class Prediction(NamedTuple):
     """Predictions for B faces, as validation, test, prediction and export use them."""

@@ -294,7 +294,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         trainer = self._attached
         if trainer is None or not trainer.training:
             return False
-        return trainer.is_last_batch or (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+        every: int = getattr(trainer, "log_every_n_steps", 0)  # 0: not at all
+        return trainer.is_last_batch or (every > 0 and (trainer.global_step + 1) % every == 0)
 
     def forward_views(self, *images: Tensor) -> list[Output]:
         """Run the student on several batches: in one pass or in one each, as ``joint_forward`` says.

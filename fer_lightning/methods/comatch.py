@@ -101,7 +101,7 @@ class CoMatch(SemiSupervised):
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Align and smooth the student's probabilities."""
         q = self.student(unlabeled.weak[0])
-        near = similarity(q.projection, self.queue.features, self.temperature, self.queue.written)
+        near = similarity(q.projected, self.queue.features, self.temperature, self.queue.written)
         alpha = torch.where(self.queue.written.all(), self.model_share, 1.0)
         p = alpha * self.alignment(q.logits.softmax(-1))
         p = p + (1 - alpha) * aggregate(near, self.queue.probability)
@@ -111,7 +111,7 @@ class CoMatch(SemiSupervised):
         """Return ``l_s``, ``lambda_u l_u`` and ``lambda_c l_c``."""
         x, first, second = self.forward_views(labeled.weak[0], *unlabeled.strong)
         graph = pseudo_label_graph(pseudo.target.emotion, self.graph_threshold)
-        contrast = graph_contrastive(first.projection, second.projection, graph, self.temperature)
+        contrast = graph_contrastive(first.projected, second.projected, graph, self.temperature)
         return Losses(
             (x, first, second),
             supervised=self.task.supervised(x, labeled.target),
@@ -125,10 +125,10 @@ class CoMatch(SemiSupervised):
         """Queue the unlabeled faces with their unsmoothed probabilities, then the labeled ones."""
         (q,), x = pseudo.outputs, outputs[0]
         p = q.logits.softmax(-1)
-        self.queue.push(q.projection, self.alignment(p))
+        self.queue.push(q.projected, self.alignment(p))
         self.alignment.update(p)
         known = ~labeled.target.emotion.isnan().any(-1)
-        self.queue.push(x.projection, labeled.target.emotion, known)
+        self.queue.push(x.projected, labeled.target.emotion, known)
 
 
 def pseudo_label_graph(probability: Tensor, threshold: float) -> Tensor:

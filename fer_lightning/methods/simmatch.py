@@ -107,7 +107,7 @@ class SimMatch(SemiSupervised):
         q = self.inference_network(unlabeled.weak[0])
         p = self.alignment(q.logits.softmax(-1))
         known, complete = self._labels
-        s = similarity(q.projection, self.bank.features, self.temperature, known)
+        s = similarity(q.projected, self.bank.features, self.temperature, known)
         alpha = torch.where(complete, self.model_share, 1.0)
         aggregated = alpha * p + (1 - alpha) * aggregate(s, self.bank.probability)
         pseudo = make_pseudo_labels(
@@ -121,7 +121,7 @@ class SimMatch(SemiSupervised):
         x, s = self.forward_views(labeled.weak[0], unlabeled.strong[0])
         known, complete = self._labels
         # A clone: the bank is written before the backward pass.
-        r = similarity_logits(s.projection, self.bank.features.clone(), self.temperature, known)
+        r = similarity_logits(s.projected, self.bank.features.clone(), self.temperature, known)
         return Losses(
             (x, s),
             supervised=self.task.supervised(x, labeled.target),
@@ -135,4 +135,4 @@ class SimMatch(SemiSupervised):
         """Renew the labeled faces of the batch in the bank: of the teacher, or else of the student."""
         self.alignment.update(pseudo.outputs[0].logits.softmax(-1))
         x = outputs[0] if self.teacher is None else self.inference_network(labeled.weak[0])
-        self.bank.write(labeled.index, x.projection, labeled.target.emotion.nan_to_num())
+        self.bank.write(labeled.index, x.projected, labeled.target.emotion.nan_to_num())

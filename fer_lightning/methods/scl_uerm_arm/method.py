@@ -212,8 +212,7 @@ class SCLUERMARM(FixMatch):
     def _projection(self, x: Output) -> Tensor:
         """Return the (V B, P) rows of unit length to contrast."""
         if self.map_projection is None:
-            assert x.projection is not None  # the constructor asks for one
-            return x.projection
+            return x.projected
         with torch.autocast(x.maps.device.type, enabled=False):
             projected: Tensor = self.map_projection(x.maps.float().mean((2, 3)))
         return projected
