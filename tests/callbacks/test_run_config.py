@@ -44,7 +44,9 @@ def test_config_is_that_of_the_training(tmp_path):
     assert program(run_dir, "test", f"--ckpt_path={last}") == 0
     assert (run_dir / "config.yaml").read_text() == written
 
-    assert program(run_dir, "fit", "--trainer.max_epochs=2", "--model.threshold=0.9", f"--ckpt_path={last}") == 0
+    assert (
+        program(run_dir, "fit", "--trainer.max_epochs=2", "--model.threshold=0.9", f"--ckpt_path={last}") == 0
+    )
     resumed = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert resumed["ckpt_path"] is None  # the file can start the run again, wherever this one went on
     assert resumed["trainer"].pop("max_epochs") == 2
