@@ -1,16 +1,15 @@
-"""From a checkpoint to what its model sees, says and believes, for the notebooks.
+"""From a checkpoint to its predictions and pseudo-labels, for the notebooks.
 
     run = open_run("runs/demo/fixmatch-seed0/checkpoints/best.ckpt")
-    test = look(run, "test")
+    test = evaluate(run, "test")
     test.table, test.features, test.metrics.compute()
-    beliefs = believe(run)
+    audited = audit_pseudo_labels(run)
 
 Tables have a row per face and are indexed by its row in ``run.data.faces``, so ``images(run, table.index)``
-shows the faces of any part of any table. Figures are plain matplotlib figures, which a notebook displays.
+returns the faces of any part of any table. Figures are plain matplotlib figures, which a notebook displays.
 """
 
 import argparse
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ import pandas as pd
 import torch
 import yaml
 
-from fer_lightning.data.batch import Evaluated, Target, Unlabeled
-from fer_lightning.data.datamodule import EvaluationBatches, Part, SemiSupervisedFaces, TrainingBatches
-from fer_lightning.data.samplers import BatchKeys, Draws
+from fer_lightning.data.batch import Evaluated, Target
+from fer_lightning.data.datamodule import Part, SemiSupervisedFaces
 from fer_lightning.data.views import CenterView
 from fer_lightning.errors import InputError
 from fer_lightning.inference.load import load_method
@@ -50,18 +48,18 @@ Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
-# Of Okabe and Ito, as in the other figures, in an order that leaves the hardest to read on white for last.
+# Of Okabe and Ito, as in the other figures; those that are hard to read on white come last.
 COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#56B4E9", "#000000", "#F0E442")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A checkpoint and what lies around it."""
+    """A checkpoint with its data and the records of its run."""
 
     method: SemiSupervised
     """On the CPU, in eval mode."""
     data: SemiSupervisedFaces
-    """The faces, split as the run split them."""
+    """The faces, split as the run split them, in the views and the order of classes of the method."""
     run_dir: Path | None
     """None if the checkpoint has left its run."""
     record: dict[str, Any]
@@ -69,12 +67,7 @@ class Run:
     metrics: pd.DataFrame
     """``metrics.csv``: the course of the training."""
     audit: pd.DataFrame
-    """``pseudo_labels.csv``: what was believed in each epoch, see ``audit_rows``."""
-
-    def truth(self, rows: Rows) -> Target:
-        """Return what faces show, the unlabeled ones too: for people to look at, never to train on."""
-        emotion = self.data.faces.emotion_in(self.method.task.taxonomy)[rows]
-        return Target(torch.from_numpy(emotion), torch.from_numpy(self.data.faces.valence_arousal[rows]))
+    """``pseudo_labels.csv``: the pseudo-labels of each epoch, see ``audit_rows``."""
 
 
 def open_run(checkpoint: str | Path, data: SemiSupervisedFaces | None = None, **dataset: Any) -> Run:
@@ -99,19 +92,27 @@ def open_run(checkpoint: str | Path, data: SemiSupervisedFaces | None = None, **
         if run_dir is None:
             raise InputError(
                 f"{checkpoint} has no run around it ({folder / 'config.yaml'} is missing), so its data are "
-                "not known: say open_run(checkpoint, data=SemiSupervisedFaces(...))"
+                "not known: use open_run(checkpoint, data=SemiSupervisedFaces(...))"
             )
         data = _data_of(run_dir, dataset)
-    data.setup("predict")
     record = folder / "run.json"
     return Run(
         method,
-        data,
+        prepared(data, method),
         run_dir,
         json.loads(record.read_text(encoding="utf-8")) if run_dir and record.is_file() else {},
         _csv(run_dir, "metrics.csv"),
         _csv(run_dir, "pseudo_labels.csv"),
     )
+
+
+def prepared(data: SemiSupervisedFaces, method: SemiSupervised) -> SemiSupervisedFaces:
+    """Set data up without a trainer, in the views and the order of classes of a method."""
+    data.views = method.views
+    if method.task.classes:
+        data.emotions = method.task.emotions
+    data.setup("predict")
+    return data
 
 
 def _data_of(run_dir: Path, dataset: dict[str, Any]) -> SemiSupervisedFaces:
@@ -135,22 +136,23 @@ def _csv(run_dir: Path | None, name: str) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What the model says of N faces."""
+class Evaluation:
+    """Predictions for N faces."""
 
     table: pd.DataFrame
-    """``name``; for emotions ``truth`` (missing where unknown), ``prediction``, ``confidence`` and the
-    probability of each emotion under its name; for valence and arousal ``valence``, ``arousal``,
-    ``true_valence``, ``true_arousal`` and ``error``, the distance between the two points."""
+    """``name``, ``group`` (missing where unknown); for emotions ``truth`` (missing where unknown),
+    ``prediction``, ``confidence`` and the probability of each emotion under its name; for valence and arousal
+    ``valence``, ``arousal``, ``true_valence``, ``true_arousal`` and ``error``, the distance between the two
+    points."""
     features: Floats
-    """(N, D), what the head reads."""
+    """(N, D), the input of the head."""
     metrics: FaceMetrics
-    """Of these faces, counted."""
+    """Of these faces, counted; with those of each group if the data have groups."""
 
 
 @torch.no_grad()
-def look(run: Run, part: Part = "test", limit: int | None = None) -> Looks:
-    """Show faces, not augmented, to the network that serves.
+def evaluate(run: Run, part: Part = "test", limit: int | None = None) -> Evaluation:
+    """Predict faces, not augmented, with the inference network, and compare with their true labels.
 
     Args:
         run: of ``open_run``.
@@ -161,40 +163,41 @@ def look(run: Run, part: Part = "test", limit: int | None = None) -> Looks:
         InputError: if the part is empty.
     """
     data, method = run.data, run.method
-    rows = getattr(data, part)[_positions(run, part, limit)]
-    batches = EvaluationBatches(data.faces, rows, run.truth(rows), data.image_size)
-    metrics, predictions = FaceMetrics(method.task), []
-    for positions in _batches(len(rows), data.eval_batch_size):
-        batch = batches[positions]
+    batches = data.part_loader(part).dataset
+    metrics, predictions, targets = FaceMetrics(method.task, data.groups), [], []
+    index = _spread(run, part, limit)
+    for chunk in _chunks(index, data.eval_batch_size):
+        batch: Evaluated = batches[chunk]
         prediction: Prediction = method(batch.image)
-        metrics.update(prediction, batch.target)
+        metrics.update(prediction, batch.target, batch.group)
         predictions.append(prediction)
+        targets.append(batch.target)
     emotion, valence_arousal, features = (torch.cat(each) for each in zip(*predictions, strict=True))
-    table = _table(run, rows, as_target(emotion, valence_arousal))
+    table = _table(run, getattr(data, part)[index], as_target(emotion, valence_arousal), _joined(targets))
     if method.task.classes:
         table["confidence"] = emotion.max(-1).values.numpy()
         table[list(method.task.emotions)] = emotion.numpy()
-    return Looks(table, features.numpy(), metrics)
+    return Evaluation(table, features.numpy(), metrics)
 
 
 @dataclass(frozen=True)
-class Beliefs:
-    """What the pseudo-labels of a checkpoint say of N unlabeled faces."""
+class AuditedPseudoLabels:
+    """Pseudo-labels of a checkpoint for N unlabeled faces, compared with the truth."""
 
     table: pd.DataFrame
-    """As in ``Looks``, where ``prediction`` is what is believed, ``confidence`` how firmly, and ``weight``
-    how much it counts in training: 0 is rejected. Without the probabilities."""
+    """As in ``Evaluation``, where ``prediction`` is the pseudo-label and ``weight`` its weight in training: 0
+    is rejected. Without the probabilities."""
     audit: pd.DataFrame
-    """Their worth, by emotion and for ``all``; columns as in ``audit_rows``."""
+    """Coverage, purity and calibration, by pseudo-label and for ``all``; columns as in ``audit_rows``."""
 
 
 @torch.no_grad()
-def believe(run: Run, limit: int | None = None) -> Beliefs:
-    """Ask the method for its pseudo-labels without training on them, and hold the truth against them.
+def audit_pseudo_labels(run: Run, limit: int | None = None) -> AuditedPseudoLabels:
+    """Make the pseudo-labels of a checkpoint without training on them, and compare them with the truth.
 
-    Faces are shown in the views and in batches of the size of training, but each batch meets the method in
-    eval mode and in the state of the checkpoint: whatever the method adapts to one batch is forgotten before
-    the next. The predictions of a method that believes nothing are taken for beliefs, all of them accepted.
+    The method gets the views and the batch size of training, in eval mode and in the state of the checkpoint,
+    which its ``pseudo_label`` does not change. For a method without pseudo-labels, or one that has not begun
+    to make them, the predictions stand in, all of them accepted.
 
     Args:
         run: of ``open_run``.
@@ -204,71 +207,87 @@ def believe(run: Run, limit: int | None = None) -> Beliefs:
         InputError: if there are no unlabeled faces.
     """
     data, method = run.data, run.method
-    positions = _positions(run, "unlabeled", limit)
-    rows = data.unlabeled[positions]
-    truth = run.truth(rows)
-    batches = TrainingBatches(data, method.views, run.truth(data.labeled))
-    plain = EvaluationBatches(data.faces, rows, truth, data.image_size)
+    index = _spread(run, "unlabeled", limit)
+    plain = data.part_loader("unlabeled").dataset
     counts = AuditCounts(method.task.classes, torch.device("cpu"))
-    believed = []
-    for here in _batches(len(rows), data.batch_size * data.mu):
-        pseudo = None
-        if method.views.unlabeled:
-            keys = BatchKeys(_NOBODY, Draws(positions[here], positions[here]))
-            unlabeled = cast(Unlabeled, batches[keys]["unlabeled"])
-            pseudo = copy.deepcopy(method).pseudo_label(unlabeled)
-        if pseudo is None:
-            pseudo = _believe_all(method, plain[here])
-        part = torch.from_numpy(here)
-        counts.add(pseudo, truth.label[part], truth.valence_arousal[part])
-        believed.append(pseudo)
-    said = Target(*(torch.cat(each) for each in zip(*(each.target for each in believed), strict=True)))
-    table = _table(run, rows, said)
+    made, truth = [], []
+    for chunk in _chunks(index, data.batch_size * data.unlabeled_ratio):
+        batch: Evaluated = plain[chunk]
+        if method.learns_from_unlabeled:
+            pseudo = method.pseudo_label(data.unlabeled_batch(chunk))
+        else:
+            pseudo = _accept_all(method, batch)
+        counts.add(pseudo, batch.target.label, batch.target.valence_arousal)
+        made.append(pseudo)
+        truth.append(batch.target)
+    target = _joined([each.target for each in made])
+    table = _table(run, data.unlabeled[index], target, _joined(truth))
     for name in ("confidence", "weight"):
-        table[name] = torch.cat([getattr(each, name) for each in believed]).numpy()
+        table[name] = torch.cat([getattr(each, name) for each in made]).numpy()
     audit = pd.DataFrame(audit_rows(counts.state(), method.task.emotions)).T
-    return Beliefs(table, audit.rename_axis("believed"))
+    return AuditedPseudoLabels(table, audit.rename_axis("pseudo_label"))
 
 
-_NOBODY = Draws(np.empty(0, np.int64), np.empty(0, np.int64))
-
-
-def _believe_all(method: SemiSupervised, batch: Evaluated) -> PseudoLabels:
+def _accept_all(method: SemiSupervised, batch: Evaluated) -> PseudoLabels:
     prediction = method(batch.image)
-    everybody = torch.ones(len(batch.image))
-    confidence = prediction.emotion.max(-1).values if method.task.classes else everybody
+    ones = torch.ones(len(batch.image))
+    confidence = prediction.emotion.max(-1).values if method.task.classes else ones
     threshold = torch.full((method.task.classes,), torch.nan)
     target = as_target(prediction.emotion, prediction.valence_arousal)
-    return PseudoLabels(target, everybody, confidence, batch.index, threshold)
+    return PseudoLabels(target, ones, confidence, batch.index, threshold)
 
 
-def _positions(run: Run, part: Part, limit: int | None) -> Rows:
-    """Return which faces of a part to look at: (N,) positions in it, evenly spread."""
+def _spread(run: Run, part: Part, limit: int | None) -> Rows:
+    """Return (N,) indices in a part, evenly spread."""
     size = len(getattr(run.data, part))
     if not size:
-        raise InputError(f"the split has no {part} faces; look at another part")
+        raise InputError(f"the split has no {part} faces; choose another part")
     return np.linspace(0, size - 1, min(size, limit or size)).astype(np.int64)
 
 
-def _batches(count: int, size: int) -> list[Rows]:
-    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+def _chunks(index: Rows, size: int) -> list[Rows]:
+    return [index[start : start + size] for start in range(0, len(index), size)]
 
 
-def _table(run: Run, rows: Rows, said: Target) -> pd.DataFrame:
-    task, truth = run.method.task, run.truth(rows)
-    table = pd.DataFrame({"name": run.data.faces.names[rows]}, index=pd.Index(rows, name="row"))
+def _joined(targets: list[Target]) -> Target:
+    return Target(*(torch.cat(each) for each in zip(*targets, strict=True)))
+
+
+def _table(run: Run, rows: Rows, predicted: Target, truth: Target) -> pd.DataFrame:
+    task, faces = run.method.task, run.data.faces
+    table = pd.DataFrame({"name": faces.names[rows]}, index=pd.Index(rows, name="row"))
+    group = pd.Series(faces.group[rows], index=table.index)
+    table["group"] = group.where(group != "", None)
     if task.classes:
         names = np.array([*task.emotions, None], dtype=object)  # the last for a label of -1
-        table["truth"], table["prediction"] = names[truth.label], names[said.label]
+        table["truth"], table["prediction"] = names[truth.label], names[predicted.label]
     if task.valence_arousal:
-        table[list(DIMENSIONS)] = said.valence_arousal.numpy()
+        table[list(DIMENSIONS)] = predicted.valence_arousal.numpy()
         table[[f"true_{name}" for name in DIMENSIONS]] = truth.valence_arousal.numpy()
-        table["error"] = (said.valence_arousal - truth.valence_arousal).norm(dim=-1).numpy()
+        table["error"] = (predicted.valence_arousal - truth.valence_arousal).norm(dim=-1).numpy()
     return table
 
 
+def group_table(evaluation: Evaluation) -> pd.DataFrame:
+    """Return accuracy and UAR (or CCC) of each group of people, and the largest gap between groups.
+
+    Args:
+        evaluation: of data with groups; without, the table is empty.
+    """
+    values = {name: float(value) for name, value in evaluation.metrics.compute().items()}
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        metric, middle, group = name.partition("/group/")
+        if middle:
+            rows.setdefault(group, {})[metric] = value
+        elif name.endswith("_gap"):
+            rows.setdefault("largest gap", {})[name.removesuffix("_gap")] = value
+    gap = {"largest gap": rows.pop("largest gap")} if "largest gap" in rows else {}
+    return pd.DataFrame(rows | gap if rows else {}).T.rename_axis("group")
+
+
 def images(run: Run, rows: Sequence[int] | pd.Index) -> Pixels:
-    """Return faces as the network is shown them when it is tested, (N, size, size, 3) uint8 RGB.
+    """Return faces as the network gets them in a test, (N, size, size, 3) uint8 RGB.
 
     Args:
         run: of ``open_run``.
@@ -280,10 +299,10 @@ def images(run: Run, rows: Sequence[int] | pd.Index) -> Pixels:
 
 
 def mistakes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the faces known to be misjudged, the firmest first; without emotions all, the worst first.
+    """Return wrong predictions, the most confident first; without emotions all, the worst first.
 
     Args:
-        table: of ``look`` or ``believe``.
+        table: of ``evaluate`` or ``audit_pseudo_labels``.
     """
     if "truth" not in table:
         return table.dropna(subset="error").sort_values("error", ascending=False)
@@ -292,26 +311,26 @@ def mistakes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def captions(table: pd.DataFrame) -> list[str]:
-    """Say in two lines what is predicted or believed of each face, and what is true.
+    """Return two lines for each face: the prediction or pseudo-label, and the truth.
 
     Args:
-        table: of ``look`` or ``believe``.
+        table: of ``evaluate`` or ``audit_pseudo_labels``.
     """
     if "truth" in table:
         truth = table["truth"].where(table["truth"].notna(), "?")
         rows = zip(table["prediction"], table["confidence"], truth, strict=True)
-        return [f"{said} {confidence:.0%}\nis {true}" for said, confidence, true in rows]
+        return [f"{predicted} {confidence:.0%}\nis {true}" for predicted, confidence, true in rows]
     points = table[[*DIMENSIONS, *(f"true_{name}" for name in DIMENSIONS)]].to_numpy().tolist()
     return [f"v {v:+.2f} a {a:+.2f}\nis {true_v:+.2f}, {true_a:+.2f}" for v, a, true_v, true_a in points]
 
 
 def embed(features: Floats, method: Literal["pca", "tsne"] = "tsne") -> Floats:
-    """Lay features out in the plane, the same way each time.
+    """Embed features in the plane, deterministically.
 
     Args:
         features: (N, D).
-        method: ``pca`` keeps distances between groups, ``tsne`` (van der Maaten and Hinton 2008) shows who
-            is near whom, and its distances between groups mean nothing.
+        method: ``pca`` keeps distances between groups, ``tsne`` (van der Maaten and Hinton 2008) keeps
+            neighborhoods, and its distances between groups mean nothing.
 
     Returns:
         (N, 2).
@@ -324,14 +343,14 @@ def embed(features: Floats, method: Literal["pca", "tsne"] = "tsne") -> Floats:
         from sklearn.manifold import TSNE
     except ImportError as error:
         raise InputError("embeddings need scikit-learn: pip install 'fer-lightning[notebooks]'") from error
-    # A perplexity is a number of neighbours, of which there must be some others.
+    # A perplexity is a number of neighbors, of which there must be some others.
     tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), init="pca", random_state=0)
     points: Floats = (tsne if method == "tsne" else PCA(2)).fit_transform(features)
     return points
 
 
-def neighbours(query: Floats, bank: Floats, k: int = 5) -> tuple[Rows, Floats]:
-    """Find what lies nearest in feature space, by cosine.
+def neighbors(query: Floats, bank: Floats, k: int = 5) -> tuple[Rows, Floats]:
+    """Find the nearest neighbors in feature space, by cosine.
 
     Args:
         query: (Q, D) features.
@@ -339,21 +358,23 @@ def neighbours(query: Floats, bank: Floats, k: int = 5) -> tuple[Rows, Floats]:
         k: how many, at most N.
 
     Returns:
-        (Q, k) positions in the bank, nearest first, and (Q, k) cosines.
+        (Q, k) indices in the bank, nearest first, and (Q, k) cosines.
     """
     unit = torch.nn.functional.normalize
     cosines = unit(torch.from_numpy(query)) @ unit(torch.from_numpy(bank)).T
-    cosine, position = cosines.topk(min(k, len(bank)))
-    return position.numpy(), cosine.numpy()
+    cosine, index = cosines.topk(min(k, len(bank)))
+    return index.numpy(), cosine.numpy()
 
 
-def confusion(looks: Looks, title: str) -> "Figure":
+def confusion(evaluation: Evaluation, title: str) -> "Figure":
     """Draw the confusion matrix of a task with emotions."""
-    return confusion_figure(looks.metrics.confusion.compute().numpy(), looks.metrics.task.emotions, title)
+    return confusion_figure(
+        evaluation.metrics.confusion.compute().numpy(), evaluation.metrics.task.emotions, title
+    )
 
 
 def calibration(table: pd.DataFrame, title: str) -> "Figure":
-    """Draw accuracy against confidence, for predictions or for beliefs."""
+    """Draw accuracy against confidence, for predictions or for pseudo-labels."""
     known = table.dropna(subset="truth")
     right = torch.tensor((known["truth"] == known["prediction"]).to_numpy())
     return reliability_figure(
@@ -361,7 +382,7 @@ def calibration(table: pd.DataFrame, title: str) -> "Figure":
     )
 
 
-def agreement(table: pd.DataFrame, title: str) -> "Figure":
+def concordance(table: pd.DataFrame, title: str) -> "Figure":
     """Draw predicted against true valence and arousal."""
     figure = new_figure(8.8, 4.2, left=0.7, right=0.15, bottom=0.55, top=0.4)
     places = figure.subplots(1, len(DIMENSIONS), gridspec_kw={"wspace": 0.25})
@@ -375,19 +396,19 @@ def agreement(table: pd.DataFrame, title: str) -> "Figure":
     return figure
 
 
-def embedding(points: Floats, looks: Looks, title: str) -> "Figure":
+def embedding(points: Floats, evaluation: Evaluation, title: str) -> "Figure":
     """Draw an embedding in the colors of the true emotions, mistakes as crosses; or else of true valence.
 
     Args:
         points: (N, 2), of ``embed``; those of unknown truth are left out.
-        looks: at the same N faces.
-        title: what is seen.
+        evaluation: of the same N faces.
+        title: of the figure.
     """
     figure = new_figure(7.6, 5.6, left=0.15, right=1.75, bottom=0.15, top=0.4)
     axes = figure.add_subplot()
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=11)
-    table, emotions = looks.table, looks.metrics.task.emotions
+    table, emotions = evaluation.table, evaluation.metrics.task.emotions
     if not emotions:
         x, y = points.T
         shown = axes.scatter(x, y, s=14, c=table["true_valence"], cmap="coolwarm", vmin=-1, vmax=1)
@@ -436,7 +457,7 @@ def contact_sheet(pictures: Pixels, titles: Sequence[str], columns: int = 8) -> 
 
 
 def learning_curves(metrics: pd.DataFrame) -> "Figure":
-    """Draw losses and validation scores over the optimiser steps.
+    """Draw losses and validation scores over the optimizer steps.
 
     Args:
         metrics: ``Run.metrics``.
@@ -457,8 +478,8 @@ def learning_curves(metrics: pd.DataFrame) -> "Figure":
     return figure
 
 
-def believed_over_time(audit: pd.DataFrame) -> "Figure":
-    """Draw what the pseudo-labels of the last epoch were worth, and how that went over the epochs.
+def pseudo_labels_over_time(audit: pd.DataFrame) -> "Figure":
+    """Draw coverage and purity of the last epoch's pseudo-labels, and their course over the epochs.
 
     Args:
         audit: ``Run.audit``.
@@ -466,5 +487,5 @@ def believed_over_time(audit: pd.DataFrame) -> "Figure":
     last = audit[audit["epoch"] == audit["epoch"].max()].set_index("emotion")
     emotions = last.drop(index="all") if len(last) > 1 else last
     history = audit.loc[audit["emotion"] == "all", ["epoch", *HISTORY]]
-    beliefs = cast(dict[str, dict[str, float]], emotions.to_dict("index"))
-    return audit_figure(beliefs, cast(list[dict[str, float]], history.to_dict("records")))
+    by_emotion = cast(dict[str, dict[str, float]], emotions.to_dict("index"))
+    return audit_figure(by_emotion, cast(list[dict[str, float]], history.to_dict("records")))

@@ -55,7 +55,7 @@ def check_ranges(built: type, values: Mapping[str, Any], section: str | None = N
     """
     for cls in built.__mro__:
         if not cls.__module__.startswith(("lightning.", "torch.", "builtins")) and "__init__" in vars(cls):
-            for name, hint in get_type_hints(cls.__init__).items():
+            for name, hint in get_type_hints(vars(cls)["__init__"]).items():
                 for number in {hint, *get_args(hint)} & RANGE_WORDS.keys():
                     _check(number, name, values.get(name), section)
 

@@ -8,7 +8,6 @@ from faces import TINY, quiet_trainer, tiny_data
 from lightning.pytorch.callbacks import Checkpoint
 
 from fer_lightning.callbacks import EvaluationFigures, RunLogger, SafeCheckpointIO, ViewPicture, run_callbacks
-from fer_lightning.data.datamodule import batches_taken
 from fer_lightning.methods import FixMatch
 
 
@@ -19,7 +18,7 @@ class KeepCheckpoint(Checkpoint):
         self.batch, self.path = batch, path
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batches_taken(trainer) == self.batch:
+        if pl_module.batches_taken == self.batch:
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
@@ -46,7 +45,7 @@ def full_fit(
 ) -> L.Trainer:
     """Train FixMatch, or the method given, for two epochs of five batches, and return the trainer."""
     L.seed_everything(3, verbose=False)
-    method = method or FixMatch(**TINY, tau=0.2, ema_decay=0.9, dropout=0.2)
+    method = method or FixMatch(**TINY, threshold=0.2, ema_decay=0.9, dropout=0.2)
     trainer = full_trainer(run_dir, **options)
     trainer.fit(method, data or tiny_data(), ckpt_path=ckpt_path)
     return trainer

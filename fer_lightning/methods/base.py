@@ -178,8 +178,9 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
 
     @property
     def learns_from_unlabeled(self) -> bool:
-        """Whether this step learns from unlabeled faces, or from the labels alone."""
-        return self.views.unlabeled and self.global_step >= self.hparams.labeled_only_steps
+        """Whether this step learns from unlabeled faces; without a trainer, whether it has pseudo-labels."""
+        begun = self._attached is None or self.global_step >= self.hparams.labeled_only_steps
+        return self.views.unlabeled and begun
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Make the pseudo-labels of a batch of unlabeled faces; changes no state."""

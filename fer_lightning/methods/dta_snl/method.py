@@ -170,7 +170,8 @@ class DTASNL(SemiSupervised):
     @property
     def learns_from_unlabeled(self) -> bool:
         """Whether this step learns from unlabeled faces: from the epoch ``start_epoch`` on."""
-        return super().learns_from_unlabeled and self.current_epoch + 1 >= self.start_epoch
+        begun = self._attached is None or self.current_epoch + 1 >= self.start_epoch
+        return super().learns_from_unlabeled and begun
 
     def pseudo_label(self, unlabeled: Unlabeled) -> PseudoLabels:
         """Accept the teacher's most likely emotion from its threshold on; reject others with negatives."""

@@ -70,6 +70,8 @@ def text_anchors(
             embedding = torch.eye(len(emotions)) - 1 / len(emotions)
         elif kind == "random":
             embedding = _random(len(emotions))
+        elif kind == "auto":
+            raise ValueError("resolve auto by chosen_anchor first")
         else:
             embedding = _of_text(kind, _sentences(emotions, prompts, phrases or {}), model, pretrained)
         if center:
