@@ -17,7 +17,7 @@ from fer_lightning.methods import FixMatch, Supervised
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    options = ("--data.labels_per_class=4", "--model.tau=0.15", "--data.seed=5")
+    options = ("--data.labels_per_class=4", "--model.threshold=0.15", "--data.seed=5")
     return small_run(tmp_path_factory.mktemp("explore") / "run", *options)
 
 
@@ -27,8 +27,7 @@ def run(checkpoint):
 
 
 def untrained(method, data=None) -> explore.Run:
-    data = data or tiny_data()
-    data.setup("predict")
+    data = explore.prepared(data or tiny_data(), method)
     return explore.Run(method.eval(), data, None, {}, pd.DataFrame(), pd.DataFrame())
 
 
@@ -42,16 +41,16 @@ def test_a_run_is_opened_with_its_split_and_records(run, checkpoint):
     assert set(run.audit["epoch"]) == {0, 1}
 
 
-def test_what_the_model_says_is_what_validation_said(run):
-    said = explore.look(run, "val").metrics.compute()
+def test_evaluation_equals_validation(run):
+    predicted = explore.evaluate(run, "val").metrics.compute()
     logged = run.metrics.dropna(subset="val/accuracy").iloc[-1]
     for name in ("accuracy", "uar", "ece"):
-        assert float(said[name]) == pytest.approx(logged[f"val/{name}"], abs=1e-4)
+        assert float(predicted[name]) == pytest.approx(logged[f"val/{name}"], abs=1e-4)
 
 
 def test_a_row_a_feature_and_a_picture_are_of_the_same_face(run):
-    looks, task = explore.look(run, "test"), run.method.task
-    table, rows = looks.table, run.data.test
+    evaluation, task = explore.evaluate(run, "test"), run.method.task
+    table, rows = evaluation.table, run.data.test
     assert table.index.tolist() == rows.tolist()
     assert table["name"].tolist() == run.data.faces.names[rows].tolist()
     assert table["truth"].tolist() == [task.emotions[label] for label in run.data.faces.label[rows]]
@@ -64,23 +63,23 @@ def test_a_row_a_feature_and_a_picture_are_of_the_same_face(run):
     assert np.array_equal(pictures[0], run.data.faces.images[rows[3]])
     with torch.no_grad():
         alone = run.method(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-    assert np.allclose(alone.features, looks.features[[3, 1]], atol=1e-5)
+    assert np.allclose(alone.features, evaluation.features[[3, 1]], atol=1e-5)
 
 
 def test_a_limit_takes_faces_from_all_over_the_part(run):
-    assert explore.look(run, "test", 4).table.index.tolist() == run.data.test[[0, 9, 18, 27]].tolist()
-    assert len(explore.look(run, "test", 1000).table) == 28
+    assert explore.evaluate(run, "test", 4).table.index.tolist() == run.data.test[[0, 9, 18, 27]].tolist()
+    assert len(explore.evaluate(run, "test", 1000).table) == 28
 
 
 def test_an_empty_part_is_an_error():
     alone = untrained(Supervised(**TINY), tiny_data(labels_per_class=None))
     with pytest.raises(InputError, match="no unlabeled faces"):
-        explore.believe(alone)
+        explore.audit_pseudo_labels(alone)
 
 
 def test_valence_and_arousal_stand_beside_the_truth():
     run = untrained(Supervised(**TINY, targets="valence_arousal"))
-    table = explore.look(run, "test").table
+    table = explore.evaluate(run, "test").table
     assert "truth" not in table
     face = table.iloc[5]
     assert (face["true_valence"], face["true_arousal"]) == tuple(
@@ -91,55 +90,64 @@ def test_valence_and_arousal_stand_beside_the_truth():
     assert explore.mistakes(table)["error"].is_monotonic_decreasing
 
 
-def test_beliefs_are_those_of_the_method_and_judged_by_the_truth(run):
-    beliefs = explore.believe(run)
-    table, audit = beliefs.table, beliefs.audit
+def test_pseudo_labels_are_those_of_the_method_compared_with_the_truth(run):
+    audited = explore.audit_pseudo_labels(run)
+    table, audit = audited.table, audited.audit
     assert table.index.tolist() == run.data.unlabeled.tolist()
     accepted = table["weight"] > 0
     assert (accepted == (table["confidence"] >= 0.15)).all()
     assert audit.loc["all", "seen"] == len(table)
     assert audit.loc["all", "coverage"] == pytest.approx(accepted.mean())
-    believed = table["prediction"].iloc[0]
-    chosen = table[accepted & (table["prediction"] == believed)]
-    assert audit.loc[believed, "purity"] == pytest.approx((chosen["truth"] == believed).mean())
+    label = table["prediction"].iloc[0]
+    chosen = table[accepted & (table["prediction"] == label)]
+    assert audit.loc[label, "purity"] == pytest.approx((chosen["truth"] == label).mean())
 
 
-class Restless(FixMatch):
-    """Believes less with every batch, and tells which faces it was shown."""
-
-    seen: list = []  # noqa: RUF012  (of the class: believe() asks a copy)
+class Watched(FixMatch):
+    """Notes the batches that it makes pseudo-labels of."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.register_buffer("batches", torch.tensor(0))
+        self.batches = []
 
     def pseudo_label(self, unlabeled):
         assert not self.training
-        self.seen.append(unlabeled)
-        self.batches += 1
-        pseudo = super().pseudo_label(unlabeled)
-        return pseudo._replace(confidence=torch.full_like(pseudo.confidence, 1 / float(self.batches)))
+        self.batches.append(unlabeled)
+        return super().pseudo_label(unlabeled)
 
 
-def test_asking_for_beliefs_changes_no_method_and_tells_it_the_right_faces():
-    run = untrained(Restless(**TINY), tiny_data(weak=WeakView(flip=0, padding=0)))
-    Restless.seen.clear()
-    table = explore.believe(run, 60).table
-    assert (table["confidence"] == 1).all()  # each batch meets the state of the checkpoint
-    assert run.method.batches == 0
-    assert [len(each.index) for each in Restless.seen] == [28, 28, 4]
-    index = torch.cat([each.index for each in Restless.seen])
+def test_the_method_gets_the_right_faces_in_the_views_of_training():
+    run = untrained(Watched(**TINY), tiny_data(weak=WeakView(flip=0, padding=0)))
+    table = explore.audit_pseudo_labels(run, 60).table
+    batches = run.method.batches
+    assert [len(each.index) for each in batches] == [28, 28, 4]
+    index = torch.cat([each.index for each in batches])
     assert run.data.unlabeled[index].tolist() == table.index.tolist()
-    shown = torch.cat([each.weak for each in Restless.seen]).permute(0, 2, 3, 1)
-    assert np.array_equal(shown, explore.images(run, table.index))
+    weak = torch.cat([each.weak[0] for each in batches]).permute(0, 2, 3, 1)
+    assert np.array_equal(weak, explore.images(run, table.index))
 
 
-def test_predictions_stand_in_for_the_beliefs_of_a_method_without():
+def test_groups_are_compared(run):
+    evaluation = explore.evaluate(run, "test")
+    table = explore.group_table(evaluation)
+    groups = sorted(set(evaluation.table["group"].dropna()))
+    assert groups
+    assert table.index.tolist() == [*groups, "largest gap"]
+    for group in groups:
+        mine = evaluation.table[evaluation.table["group"] == group]
+        expected = (mine["truth"] == mine["prediction"]).mean()
+        assert table.loc[group, "accuracy"] == pytest.approx(expected, abs=1e-6)
+    accuracy = table["accuracy"].drop("largest gap")
+    assert table.loc["largest gap", "accuracy"] == pytest.approx(accuracy.max() - accuracy.min())
+    assert explore.group_table(explore.evaluate(untrained(Supervised(**TINY)))).empty
+
+
+def test_predictions_stand_in_for_a_method_without_pseudo_labels():
     run = untrained(Supervised(**TINY))
-    table = explore.believe(run, 40).table
-    said = explore.look(run, "unlabeled", 40).table
-    assert table["prediction"].tolist() == said["prediction"].tolist()
-    assert np.allclose(table["confidence"], said["confidence"])
+    table = explore.audit_pseudo_labels(run, 40).table
+    predicted = explore.evaluate(run, "unlabeled", 40).table
+    assert table["prediction"].tolist() == predicted["prediction"].tolist()
+    assert np.allclose(table["confidence"], predicted["confidence"])
     assert (table["weight"] == 1).all()
 
 
@@ -151,7 +159,7 @@ def test_a_checkpoint_without_its_run_needs_data(checkpoint, tmp_path):
     run = explore.open_run(lost, data=tiny_data(dataset=TinyFaces(70, 14, 21)))
     assert run.run_dir is None
     assert run.metrics.empty
-    assert len(explore.look(run, "test").table) == 21
+    assert len(explore.evaluate(run, "test").table) == 21
 
 
 def test_what_cannot_be_opened_is_named(checkpoint, tmp_path):
@@ -188,18 +196,18 @@ def test_captions():
     assert explore.captions(point) == ["v +0.50 a -0.25\nis +0.10, +0.00"]
 
 
-def test_neighbours_are_the_nearest_by_angle():
+def test_neighbors_are_the_nearest_by_angle():
     rng = np.random.default_rng(0)
     query, bank = rng.normal(size=(3, 5)), rng.normal(size=(9, 5))
     bank[4] = 7 * query[1]
-    position, cosine = explore.neighbours(query.astype(np.float32), bank.astype(np.float32), k=4)
+    position, cosine = explore.neighbors(query.astype(np.float32), bank.astype(np.float32), k=4)
     for q in range(3):
         cosines = [a @ query[q] / np.linalg.norm(a) / np.linalg.norm(query[q]) for a in bank]
         assert position[q].tolist() == np.argsort(cosines)[::-1][:4].tolist()
         assert np.allclose(cosine[q], np.sort(cosines)[::-1][:4], atol=1e-6)
     assert position[1, 0] == 4
     two = np.eye(2, dtype=np.float32)
-    assert explore.neighbours(two, two, k=5)[0].tolist() == [[0, 1], [1, 0]]
+    assert explore.neighbors(two, two, k=5)[0].tolist() == [[0, 1], [1, 0]]
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
@@ -215,15 +223,15 @@ def test_embeddings_keep_groups_apart_and_repeat(method):
 
 
 def test_embedding_marks_the_mistaken(run):
-    looks = explore.look(run, "test")
+    evaluation = explore.evaluate(run, "test")
     points = np.arange(56, dtype=np.float32).reshape(28, 2)
-    (axes,) = explore.embedding(points, looks, "test").axes
+    (axes,) = explore.embedding(points, evaluation, "test").axes
     drawn = {}
     for group, color in zip(axes.collections[:-1], np.repeat(explore.COLORS[:7], 2), strict=True):
         assert all(matplotlib.colors.same_color(each, color) for each in group.get_facecolor())
         drawn |= {tuple(point): len(group.get_paths()[0]) for point in group.get_offsets().tolist()}
     assert len(drawn) == 28
-    right = (looks.table["truth"] == looks.table["prediction"]).tolist()
+    right = (evaluation.table["truth"] == evaluation.table["prediction"]).tolist()
     kinds = [drawn[tuple(point)] for point in points.tolist()]
     circles = {kind for kind, is_right in zip(kinds, right, strict=True) if is_right}
     crosses = {kind for kind, is_right in zip(kinds, right, strict=True) if not is_right}
@@ -254,7 +262,7 @@ def test_curves_of_the_run(run):
     assert {"train/loss", "train/supervised", "train/unlabeled", "val/uar"} < lines.keys()
     assert lines["train/loss"][-1] == 15
 
-    by_emotion, over_time = explore.believed_over_time(run.audit).axes
+    by_emotion, over_time = explore.pseudo_labels_over_time(run.audit).axes
     assert [tick.get_text() for tick in by_emotion.get_xticklabels()] == list(run.method.task.emotions)
     assert over_time.lines[0].get_xdata().tolist() == [0, 1]
 
