@@ -20,7 +20,7 @@ def batch(labeled=4, unlabeled=6):
     target = Target(torch.eye(7)[torch.arange(labeled) % 7], 2 * torch.rand(labeled, 2) - 1)
     weak = images[labeled:].view(2, unlabeled, 3, 16, 16)
     return (
-        Labeled(images[:labeled], target, torch.arange(labeled)),
+        Labeled(images[None, :labeled], target, torch.arange(labeled)),
         Unlabeled(weak, weak[:0], torch.arange(unlabeled)),
     )
 
@@ -32,7 +32,7 @@ def terms(method, labeled, unlabeled):
 
 
 def test_gradient_reaches_the_student_and_never_the_teacher():
-    """Where the teacher's answer stands in both places, as in USB, there is no gradient at all."""
+    """Where the teacher's prediction stands in both places, as in USB, there is no gradient at all."""
     method = mean_teacher().train()
     terms(method, *batch())["unlabeled"].backward()
     assert all(p.grad is not None for p in method.student.parameters())
@@ -68,7 +68,7 @@ def test_the_weight_rises_over_the_ramp(monkeypatch):
         torch.testing.assert_close(terms(method, labeled, unlabeled)["unlabeled"], share * whole)
 
 
-def test_every_probability_is_believed_as_it_is():
+def test_every_probability_is_a_pseudo_label_as_it_is():
     method, (_, unlabeled) = mean_teacher().eval(), batch()
     pseudo = method.pseudo_label(unlabeled)
     p = method.teacher.module(unlabeled.weak[0]).logits.softmax(-1)
@@ -89,5 +89,5 @@ def test_order_of_the_faces_does_not_matter():
 
 
 def test_without_a_teacher_it_is_refused():
-    with pytest.raises(InputError, match=r"--model\.ema_decay is 0"):
+    with pytest.raises(InputError, match="ema_decay is 0; Mean Teacher needs a teacher"):
         mean_teacher(ema_decay=0)
