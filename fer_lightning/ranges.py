@@ -61,7 +61,11 @@ def check_ranges(built: type, values: Mapping[str, Any], section: str | None = N
 
 
 def _check(number: type, name: str, value: Any, section: str | None) -> None:
-    if value is None or isinstance(value, str | list | tuple | dict):
+    if value is None or isinstance(value, str | dict):
+        return
+    if isinstance(value, list | tuple):
+        for each in value:
+            _check(number, name, each, section)
         return
     try:
         number(value)

@@ -21,7 +21,7 @@ class Recorder(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        views = (int(labeled.image.sum()), int(unlabeled.strong.sum()))
+        views = (int(labeled.weak.sum()), int(unlabeled.strong.sum()))
         self.batches.append((labeled.index.tolist() + unlabeled.index.tolist(), *views))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -34,7 +34,7 @@ def run(
     tmp_path: Any, recorder: Recorder, workers: int, accumulate: int, ckpt_path: Any = None
 ) -> dict[str, Any]:
     L.seed_everything(5, workers=True, verbose=False)
-    method = FixMatch(**TINY, tau=0.3, dropout=0.3, warmup_steps=3, optimizer="adamw", lr=1e-3)
+    method = FixMatch(**TINY, threshold=0.3, dropout=0.3, warmup_steps=3, optimizer="adamw", lr=1e-3)
     trainer = quiet_trainer(
         tmp_path, max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[recorder], deterministic=True
     )
