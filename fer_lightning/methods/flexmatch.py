@@ -25,8 +25,8 @@ class FlexMatch(FixMatch):
     all thresholds are 0, so every pseudo-label is accepted.
 
     Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side
-    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences (USB / here),
-    beside those of FixMatch:
+    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences from the code
+    of USB, which the paper's authors maintain (USB / here), beside those of FixMatch:
 
     - ``beta`` is computed: after the masking / after the masking (TorchSSL: at the start of the step)
     - with several processes the confident predictions are: kept by each for itself / of all

@@ -25,8 +25,8 @@ class FreeMatch(SemiSupervised):
     ``l_f`` is the self-adaptive fairness of the accepted faces' strong views.
 
     Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side
-    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences (USB / here),
-    beside those of FixMatch:
+    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences from the code
+    of USB, which the paper's authors maintain (USB / here), beside those of FixMatch:
 
     - ``lambda_e``: 0.01 by default, 0.001 in its configurations for images / 0.001
     - running means, with several processes: of each for itself / of all

@@ -26,8 +26,8 @@ class SoftMatch(SemiSupervised):
     while the pseudo-label is that of ``q`` itself.
 
     Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side
-    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences (USB / here),
-    beside those of FixMatch:
+    on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences from the code
+    of USB, which the paper's authors maintain (USB / here), beside those of FixMatch:
 
     - target of the alignment: uniform / the shares of the labels, because expressions are far from balanced
       and a uniform target moves weight from happy faces to fear and disgust; see ``alignment_target``

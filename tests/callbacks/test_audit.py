@@ -11,7 +11,7 @@ from fer_lightning.methods import FixMatch, Supervised
 from fer_lightning.outputs.csv_files import read_csv
 
 
-class Denying(FixMatch):
+class Complementary(FixMatch):
     """Believes that a face does not show the emotions it finds improbable."""
 
     def pseudo_label(self, unlabeled):
@@ -29,15 +29,15 @@ class Spy(L.Callback):
         pseudo, truth = outputs["pseudo"], trainer.datamodule.unlabeled_truth.label
         epoch = self.epochs.setdefault(trainer.current_epoch, [])
         for i, index in enumerate(batch["unlabeled"].index.tolist()):
-            believed = int(pseudo.target.emotion[i].argmax())
-            epoch.append((believed, int(truth[index]), float(pseudo.weight[i])))
+            label = int(pseudo.target.emotion[i].argmax())
+            epoch.append((label, int(truth[index]), float(pseudo.weight[i])))
 
 
 def rows_of(run_dir):
     return {(int(r["epoch"]), r["emotion"]): r for r in read_csv(run_dir / "pseudo_labels.csv")}
 
 
-def test_table_says_what_was_believed_and_what_was_true(tmp_path):
+def test_table_compares_pseudo_labels_with_the_truth(tmp_path):
     spy = Spy()
     trainer = full_fit(tmp_path, callbacks=[spy])
     rows = rows_of(tmp_path)
@@ -75,7 +75,7 @@ class KeepLast(L.Callback):
 
 
 @pytest.mark.parametrize("moment", ["mid-epoch", "epoch-end"])
-def test_resuming_neither_loses_nor_repeats_a_belief(tmp_path, moment):
+def test_resuming_neither_loses_nor_repeats_a_pseudo_label(tmp_path, moment):
     keep = KeepCheckpoint(7, tmp_path / "kept.ckpt") if moment == "mid-epoch" else KeepLast(tmp_path)
     full_fit(tmp_path, callbacks=[keep])
     whole = (tmp_path / "pseudo_labels.csv").read_text()
@@ -104,8 +104,8 @@ def test_without_truth_purity_is_empty(tmp_path):
     assert [row[c] for c in ("purity", "ece", "confidence_gap", "true_coverage")] == [""] * 4
 
 
-def test_valence_and_arousal_are_held_against_the_truth(tmp_path):
-    method = FixMatch(**TINY, tau=0.0, targets="both")
+def test_valence_and_arousal_are_compared_with_the_truth(tmp_path):
+    method = FixMatch(**TINY, threshold=0.0, targets="both")
     trainer = full_fit(tmp_path, method=method, max_epochs=1)
     row = rows_of(tmp_path)[0, "all"]
     assert 0 < float(row["rmse_valence"]) < 2
@@ -115,9 +115,9 @@ def test_valence_and_arousal_are_held_against_the_truth(tmp_path):
 
 
 def test_nothing_to_audit_leaves_no_table(tmp_path):
-    full_fit(tmp_path / "floor", method=Supervised(**TINY), max_epochs=1)
+    full_fit(tmp_path / "supervised", method=Supervised(**TINY), max_epochs=1)
     full_fit(tmp_path / "warm", method=FixMatch(**TINY, labeled_only_steps=100), max_epochs=1)
-    for run in ("floor", "warm"):
+    for run in ("supervised", "warm"):
         assert not (tmp_path / run / "pseudo_labels.csv").exists()
 
 
@@ -136,8 +136,8 @@ def test_truth_is_in_no_checkpoint(tmp_path):
     assert all(len(truth.label) not in tensor.shape for tensor in tensors(content))
 
 
-class DenialSpy(L.Callback):
-    """Counts by hand how often an emotion, and the true one, is denied in an epoch."""
+class ComplementarySpy(L.Callback):
+    """Counts by hand how often an emotion, and the true one, is a complementary label in an epoch."""
 
     def __init__(self):
         self.epochs = {}
@@ -145,18 +145,18 @@ class DenialSpy(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         truth = trainer.datamodule.unlabeled_truth.label[batch["unlabeled"].index]
         faces = self.epochs.setdefault(trainer.current_epoch, [])
-        for denied, true in zip(outputs["pseudo"].negative.tolist(), truth.tolist(), strict=True):
-            faces.append((sum(denied), denied[true]))
+        for negative, true in zip(outputs["pseudo"].negative.tolist(), truth.tolist(), strict=True):
+            faces.append((sum(negative), negative[true]))
 
 
-def denying():
+def complementary():
     L.seed_everything(3, verbose=False)
-    return Denying(**TINY, tau=0.2, ema_decay=0.9, dropout=0.2)
+    return Complementary(**TINY, threshold=0.2, ema_decay=0.9, dropout=0.2)
 
 
-def test_negative_beliefs_are_held_against_the_truth(tmp_path):
-    spy = DenialSpy()
-    trainer = full_fit(tmp_path, method=denying(), callbacks=[spy])
+def test_complementary_labels_are_compared_with_the_truth(tmp_path):
+    spy = ComplementarySpy()
+    trainer = full_fit(tmp_path, method=complementary(), callbacks=[spy])
     rows = rows_of(tmp_path)
     for epoch, faces in spy.epochs.items():
         wrong = [w for n, w in faces if n]
@@ -164,20 +164,20 @@ def test_negative_beliefs_are_held_against_the_truth(tmp_path):
         row = rows[epoch, "all"]
         assert float(row["complementary"]) == pytest.approx(np.mean([n for n, _ in faces]), rel=1e-6)
         assert float(row["complementary_error"]) == pytest.approx(np.mean(wrong), rel=1e-6)
-        for name in ("negatives", "false_negative_rate"):
+        for name in ("complementary", "complementary_error"):
             logged = float(trainer.callback_metrics[f"audit/{name}"])
             assert epoch == 0 or logged == pytest.approx(float(row[name]), rel=1e-5)
 
 
-def test_resuming_neither_loses_nor_repeats_a_negative_belief(tmp_path):
-    full_fit(tmp_path, method=denying(), callbacks=[KeepCheckpoint(7, tmp_path / "kept.ckpt")])
+def test_resuming_neither_loses_nor_repeats_a_complementary_label(tmp_path):
+    full_fit(tmp_path, method=complementary(), callbacks=[KeepCheckpoint(7, tmp_path / "kept.ckpt")])
     whole = (tmp_path / "pseudo_labels.csv").read_text()
-    full_fit(tmp_path, tmp_path / "kept.ckpt", method=denying())
+    full_fit(tmp_path, tmp_path / "kept.ckpt", method=complementary())
     assert (tmp_path / "pseudo_labels.csv").read_text() == whole
 
 
-def test_without_negative_beliefs_their_columns_are_empty(tmp_path):
+def test_without_complementary_labels_their_columns_are_empty(tmp_path):
     trainer = full_fit(tmp_path, max_epochs=1)
     row = rows_of(tmp_path)[0, "all"]
     assert (row["complementary"], row["complementary_error"]) == ("", "")
-    assert "audit/negatives" not in trainer.callback_metrics
+    assert "audit/complementary" not in trainer.callback_metrics

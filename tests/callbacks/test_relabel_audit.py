@@ -12,11 +12,12 @@ from fer_lightning.methods import SCLUERMARM
 from fer_lightning.outputs.csv_files import read_csv
 
 OPTIONS = {
-    "tau": 0.2,
+    "threshold": 0.2,
+    "labeled_only_steps": 0,
     "ema_decay": 0.9,
     "dropout": 0.2,
     "relabel_epoch": 2,
-    "delta_2": 0.0,
+    "relabel_margin": 0.0,
     "low_only": False,
 }
 

@@ -134,13 +134,13 @@ def test_picture_of_any_number_of_views(tmp_path, monkeypatch, views):
     monkeypatch.setattr(view_picture, "views_figure", lambda rows, captions: seen.update(rows, **captions))
     monkeypatch.setattr(view_picture, "log_figure", lambda *arguments: None)
 
-    class Looks(Supervised):
-        def losses(self, labeled, unlabeled, pseudo):
-            image = labeled.image[0] if self.views.labeled > 1 else labeled.image
-            return super().losses(labeled._replace(image=image), None, None)
+    class LabelsAlone(Supervised):
+        learns_from_unlabeled = False
 
-    Looks.views = views
-    full_fit(tmp_path, method=Looks(**TINY), data=tiny_data(dataset=TinyFaces()), figures=True, max_epochs=1)
+    LabelsAlone.views = views
+    full_fit(
+        tmp_path, method=LabelsAlone(**TINY), data=tiny_data(dataset=TinyFaces()), figures=True, max_epochs=1
+    )
     names = {2: ["labeled 1", "labeled 2"], 1: ["labeled"]}[views.labeled]
     names += ["weak"] * views.weak + {2: ["strong 1", "strong 2"], 1: ["strong"]}[views.strong]
     captions = seen.pop(names[0])
