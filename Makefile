@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow test-oldest check format clean
 
 help:
 	@echo "make demo       train a labeled-only model and FixMatch on synthetic faces, and compare them (minutes)"
 	@echo "make test       run the tests; those on real data want FER_DATA_ROOT"
 	@echo "make test-slow  run the tests that train for minutes"
+	@echo "make test-oldest  run a short tier of tests with the oldest versions that pyproject.toml allows"
 	@echo "make check      lint, formatting and types"
 	@echo "make format     put the code into shape"
 	@echo "make clean      remove the environment and caches"
@@ -36,6 +37,16 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 
+# A short tier: what a change of a library would break first.
+OLDEST := .venv-oldest
+test-oldest:
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable ".[parquet]" \
+		pytest pytest-timeout pytest-xdist
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist loadfile tests/losses tests/models \
+		tests/data/test_views.py tests/methods/sit_fer tests/test_resume.py tests/test_metrics.py
+
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +57,4 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
