@@ -30,7 +30,7 @@ from fer_lightning.callbacks.run_checkpoints import BEST, LAST
 from fer_lightning.cli.run_directory import check_writable, choose_run_dir
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
-from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.methods.base import DEFAULT_EMOTIONS, SemiSupervised
 from fer_lightning.outputs.checkpoint_files import read_checkpoint
 
 _LOG = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -86,6 +86,9 @@ class Program(LightningCLI):
             raise InputError(f"{checkpoint} does not exist", option="ckpt_path")
         self.run_dir = choose_run_dir(verb, trainer.default_root_dir, checkpoint, config.model.class_path)
         trainer.default_root_dir = str(self.run_dir)
+        emotions = config.model.get("init_args", {})
+        if config.data.emotions is not None and emotions.get("emotions") == DEFAULT_EMOTIONS:
+            emotions["emotions"] = config.data.emotions  # those of the data are the model's
         if verb == "fit":
             _set_length(trainer, config.data)
         if verb == "predict":

@@ -1,4 +1,4 @@
-"""One file per paper; each method is a LightningModule that says what it believes and what it learns."""
+"""One file or folder per paper; each method is a LightningModule with its own pseudo-labels and losses."""
 
 from fer_lightning.methods.ada_cm import AdaCM
 from fer_lightning.methods.base import SemiSupervised

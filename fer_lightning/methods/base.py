@@ -30,6 +30,7 @@ from fer_lightning.ranges import (
 )
 from fer_lightning.task import Kind, Output, Prediction, Task
 
+DEFAULT_EMOTIONS = "basic7"
 Optimizer = Literal["sgd", "adamw"]
 """``sgd`` with Nesterov momentum of 0.9, or ``adamw``."""
 
@@ -117,7 +118,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     def __init__(
         self,
         targets: Kind = "classes",
-        emotions: str | Sequence[str] = "basic7",
+        emotions: str | Sequence[str] = DEFAULT_EMOTIONS,
         backbone: str = "wrn_28_2",
         backbone_arguments: dict[str, Any] | None = None,
         pretrained: bool = False,

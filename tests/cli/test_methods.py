@@ -7,7 +7,7 @@ from fer_lightning.cli import main
 from fer_lightning.cli.methods import HEADER, MARKERS, method_table, methods, show_methods
 from fer_lightning.errors import InputError
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "experiments/README.md"
 
 
 def test_a_line_per_method_without_an_empty_cell():
@@ -26,7 +26,7 @@ def test_a_line_per_method_without_an_empty_cell():
 def test_the_readme_has_the_table_of_these_classes():
     opening, closing = MARKERS
     between = README.read_text(encoding="utf-8").split(opening)[1].split(closing)[0]
-    assert between.strip() == method_table(), "run: fer-lightning methods --readme README.md"
+    assert between.strip() == method_table(), "run: fer-lightning methods --readme experiments/README.md"
 
 
 def test_it_is_written_between_the_markers_and_nowhere_else(tmp_path):
