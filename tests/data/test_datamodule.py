@@ -1,7 +1,10 @@
 import doctest
 import multiprocessing
+import signal
 from dataclasses import replace
+from itertools import combinations
 from multiprocessing.reduction import ForkingPickler
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -13,10 +16,11 @@ from fer_lightning.data.batch import Evaluated, Views
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.data.datasets.base import ArrayImages, DataError
 from fer_lightning.data.label_noise import mislabel
-from fer_lightning.data.splits import make_split
+from fer_lightning.data.splits import SplitRequest, make_split
 from fer_lightning.data.views import View, WeakView
 from fer_lightning.emotions import BASIC_7, RAF_DB, Taxonomy, UnknownEmotion
 from fer_lightning.errors import InputError
+from fer_lightning.methods import FixMatch
 from fer_lightning.task import Task
 
 
@@ -200,31 +204,32 @@ def test_the_facts_that_a_method_is_told():
     assert info.groups == ()
 
 
-def test_groups_are_numbered_by_name():
-    class Grouped(TinyFaces):
-        def load(self, image_size):
-            names = np.array(["b", "", "c", "a"])
-            faces = super().load(image_size)
-            return replace(faces, group=names[np.arange(len(faces)) % 4])
+class Grouped(TinyFaces):
+    def load(self, image_size):
+        names = np.array(["b", "", "c", "a"])
+        faces = super().load(image_size)
+        return replace(faces, group=names[np.arange(len(faces)) % 4])
 
+
+def test_groups_are_numbered_by_name():
     data = attached(tiny_data(dataset=Grouped(), eval_batch_size=10))
     assert data.info().groups == ("a", "b", "c")
     seen = {part: torch.cat([batch.group for batch in data.part_loader(part)]) for part in ("val", "labeled")}
     for part, group in seen.items():
         assert group.dtype == torch.int64
         assert torch.equal(group, torch.tensor([1, -1, 2, 0])[getattr(data, part) % 4])
-    (nobody, *_) = attached(tiny_data()).val_dataloader()
-    assert (nobody.group == -1).all()
+    (unknown, *_) = attached(tiny_data()).val_dataloader()
+    assert (unknown.group == -1).all()
 
 
 def test_fillers_have_no_label_and_no_group():
-    data = tiny_data(eval_batch_size=16)
+    data = tiny_data(dataset=Grouped(), eval_batch_size=16)
     data.setup("validate")
     batch = data.val_dataloader().dataset[np.array([27, -1])]
     assert batch.index.tolist() == [27, -1]
     assert batch.target.label.tolist() == [27 % 7, -1]
     assert batch.target.valence_arousal.isnan().all(1).tolist() == [False, True]
-    assert batch.group.tolist() == [-1, -1]
+    assert batch.group.tolist() == [0, -1]
 
 
 # The batches
@@ -295,21 +300,129 @@ def test_batches_depend_on_no_worker(workers):
     assert same(batches(tiny_data(), epochs=2), batches(tiny_data(workers=workers), epochs=2))
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_ranks_and_seeds_reach_the_batches(world):
-    def of_rank(rank, seed=0):
-        data = tiny_data(seed=seed)
-        data.setup("fit")
-        data.trainer = type(
-            "Ranked", (), {"lightning_module": None, "global_rank": rank, "world_size": world}
-        )
-        return next(iter(data.train_dataloader()))
+def ranked(rank, world, **options):
+    """The data of one of several ranks, without a process group."""
+    data = tiny_data(**options)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(lightning_module=None, global_rank=rank, world_size=world)
+    return data
 
-    whole, ranks = batches(tiny_data())[0], [of_rank(rank) for rank in range(world)]
+
+@pytest.mark.parametrize("world", [1, 2, 7])
+def test_ranks_share_a_global_batch(world):
+    whole = batches(tiny_data())[0]
+    ranks = [next(iter(ranked(rank, world).train_dataloader())) for rank in range(world)]
     for kind, name in (("labeled", "weak"), ("unlabeled", "weak"), ("unlabeled", "strong")):
         parts = torch.stack([getattr(rank[kind], name) for rank in ranks], 2).flatten(1, 2)
         assert torch.equal(parts, getattr(whole[kind], name))
-    assert not torch.equal(of_rank(0).get("labeled").weak, of_rank(0, seed=1).get("labeled").weak)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_the_faces_to_evaluate(world):
+    ranks = [list(ranked(rank, world, eval_batch_size=12).val_dataloader()) for rank in range(world)]
+    index = torch.cat([batch.index for rank in ranks for batch in rank])
+    assert sorted(index[index >= 0].tolist()) == list(range(28))
+    assert {len(batch.index) for batch in ranks[0][:-1]} == {12 // world}
+
+
+def test_the_seed_changes_order_views_and_noise_of_the_same_faces(tmp_path):
+    first = attached(tiny_data(label_noise=0.5))
+    first.split.save(tmp_path / "split.json")
+    other = attached(tiny_data(label_noise=0.5, manifest=tmp_path / "split.json", seed=1))
+    assert np.array_equal(first.labeled, other.labeled)
+    some, others = (next(iter(data.train_dataloader())) for data in (first, other))
+    for kind in ("labeled", "unlabeled"):
+        assert not torch.equal(some[kind].index, others[kind].index)
+    index = np.arange(112)
+    assert not torch.equal(first.unlabeled_batch(index).weak, other.unlabeled_batch(index).weak)
+    assert not torch.equal(first.labeled_target.label, other.labeled_target.label)
+
+
+class Number(View):
+    """Writes its draw into the pixels."""
+
+    def draw(self, image, size, random):
+        return np.full((size, size, 3), random.randrange(256), np.uint8)
+
+
+def test_streams_of_randomness_have_nothing_in_common():
+    seen = batches(tiny_data(weak=Number(), strong=Number(), batch_size=28, unlabeled_ratio=1))
+    drawn = {
+        "labeled": [batch["labeled"].weak[0, :, 0, 0, 0] for batch in seen],
+        "weak": [batch["unlabeled"].weak[0, :, 0, 0, 0] for batch in seen],
+        "strong": [batch["unlabeled"].strong[0, :, 0, 0, 0] for batch in seen],
+    }
+    numbers = {name: torch.cat(each) for name, each in drawn.items()}
+    for one, two in combinations(numbers, 2):
+        assert (numbers[one] == numbers[two]).float().mean() < 0.1  # one of 256 by chance
+    # As many faces on either side: the orders are drawn apart all the same.
+    data = tiny_data(dataset=TinyFaces(train=56), batch_size=28, unlabeled_ratio=1)
+    (batch, *_) = batches(data)
+    assert len(data.labeled) == len(data.unlabeled)
+    assert not torch.equal(batch["labeled"].index, batch["unlabeled"].index)
+
+
+def test_a_loader_draws_nothing_from_the_networks_generator():
+    data = attached(tiny_data())
+    before = torch.get_rng_state()
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_that_train_outlive_an_epoch():
+    data = attached(tiny_data(workers=1))
+    training, evaluation = data.train_dataloader(), data.val_dataloader()
+    assert (training.num_workers, training.persistent_workers) == (1, True)
+    assert (evaluation.num_workers, evaluation.persistent_workers) == (1, False)
+    assert attached(tiny_data()).train_dataloader().num_workers == 0
+    assert training.state_dict() == {}  # else Lightning would warn that resuming is inexact
+
+
+def test_workers_leave_ctrl_c_to_the_training_process():
+    class Signals(View):
+        def draw(self, image, size, random):
+            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            left = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            return np.full((size, size, 3), 10 * ignored + left, np.uint8)
+
+    data = attached(tiny_data(weak=Signals(), workers=1, steps_per_epoch=1))
+    loader = data.train_dataloader()
+    loader.multiprocessing_context = multiprocessing.get_context(
+        "fork"
+    )  # copies the handlers of this process
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        (batch,) = loader
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert batch["labeled"].weak.unique().tolist() == [11]
+
+
+def test_the_options_of_the_split_reach_it():
+    options = {
+        "labels_total": 35,
+        "allocation": "proportional",
+        "seed": 3,
+        "val": "carved",
+        "val_fraction": 0.4,
+        "unlabeled_includes_labeled": True,
+        "drop_test_duplicates": True,
+    }
+    data = attached(tiny_data(labels_per_class=None, **options))
+    assert data.split.request == SplitRequest(**options)
+    assert data.split.request != SplitRequest(labels_total=35)
+    per_class = attached(tiny_data(labels_per_class=3)).split.request
+    assert per_class == SplitRequest(labels_per_class=3)
+
+
+def test_a_method_may_be_tested_on_data_without_unlabeled_faces():
+    data = tiny_data(labels_per_class=None)
+    trainer = quiet_trainer(None)
+    trainer.strategy.connect(Method())
+    data.trainer = trainer
+    data.setup("test")
+    assert len(list(data.test_dataloader())) == 1
 
 
 def test_batches_go_on_where_the_method_stopped():
@@ -370,8 +483,6 @@ def test_truth_of_unlabeled_faces_is_in_no_batch_and_no_method():
             faces.emotion[rows] = np.roll(faces.emotion[rows], 1, axis=1)
             faces.valence_arousal[rows] *= -1
             return faces
-
-    from fer_lightning.methods import FixMatch
 
     honest, other = tiny_data(), tiny_data(dataset=OtherTruth())
     methods = []

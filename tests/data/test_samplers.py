@@ -205,7 +205,7 @@ def test_evaluation_covers_each_face_once(size, batch_size, world):
     positions = np.concatenate([batch for each in batches for batch in each])
     assert sorted(positions[positions != -1]) == list(range(size))
     assert (positions >= -1).all()
-    assert max(len(batch) for each in batches for batch in each) <= batch_size
+    assert max(len(batch) for each in batches for batch in each) == min(batch_size, -(-size // world))
     if world > 1:  # all ranks step alike
         assert len({len(batch) for each in batches for batch in each}) == 1
     else:
