@@ -32,9 +32,9 @@ def test_stored_without_outputs_and_traces_of_a_machine(path):
 
 RUNS = {
     "both": (
-        ("--model.targets=both", "--model.tau=0.15", "--data.labels_per_class=4"),
+        ("--model.targets=both", "--model.threshold=0.15", "--data.labels_per_class=4"),
         "FixMatch",
-        # curves; confusion, calibration, valence and arousal; two embeddings; audit; beliefs; four sheets
+        # curves; confusion, calibration, concordance; two embeddings; audit; pseudo-labels; four sheets
         12,
     ),
     "nothing_unlabeled": (("--model.targets=valence_arousal",), "Supervised", 7),

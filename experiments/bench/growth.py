@@ -1,12 +1,12 @@
-"""How a training step of every method grows with the batch and with the memory of labeled faces, in one run.
+"""Time how every method's training step grows with the batch and the memory of labeled faces, in one run.
 
     OMP_NUM_THREADS=1 python experiments/bench/growth.py
 
-A network next to nothing looks at images of 16 pixels, so that what is left is what a method does with its
-answers: similarities, graphs, triplets, memories. The batch is doubled, then the number of labeled faces,
-which is the length of the memories of them, is made four times as large. Linear in batch times memory is up
-to 2 and up to 4; CoMatch's queue, which is some batches long, doubles with the batch. Ratios are medians over
-the turns of ``methods.py``, whose numbers these are.
+A tiny network gets images of 16 pixels, so that what is left is the method's own work on its predictions:
+similarities, graphs, triplets, memories. The batch is doubled, then the number of labeled faces, which is the
+length of the memories of them, is made four times as large. Linear in batch times memory is up to 2 and up to
+4; CoMatch's queue, which is some batches long, doubles with the batch. Ratios are medians over the turns of
+``methods.py``, whose numbers these are.
 """
 
 import json
@@ -25,7 +25,7 @@ STEP = Path(__file__).with_name("methods.py")
 def main(
     only: list[str] | None = None,
     batch_size: int = 64,
-    mu: int = 3,
+    unlabeled_ratio: int = 3,
     labels_per_class: int = 100,
     steps: int = 20,
     warmup: int = 5,
@@ -37,7 +37,7 @@ def main(
     Args:
         only: these methods (class names); all if not given.
         batch_size: labeled faces of a batch, at first.
-        mu: unlabeled faces per labeled one.
+        unlabeled_ratio: unlabeled faces per labeled one.
         labels_per_class: labeled faces of each emotion, at first; at most 125.
         steps: that are timed in each turn.
         warmup: steps before them.
@@ -48,7 +48,7 @@ def main(
         "backbone": "wrn_10_1",
         "backbone_arguments": {"width": 0.25, "stem_stride": 2},
         "image_size": 16,
-        "mu": mu,
+        "unlabeled_ratio": unlabeled_ratio,
         "workers": 1,
         "device": "cpu",
         "steps": steps,
@@ -68,7 +68,9 @@ def main(
                 command = [sys.executable, str(STEP), "--one", name, json.dumps(options)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 measured[name][turn, place] = json.loads(done.stdout.splitlines()[-1])[0]
-    print(f"{batch_size} labeled faces of {7 * labels_per_class} and {mu * batch_size} unlabeled ones a step")
+    print(
+        f"{batch_size} labeled faces of {7 * labels_per_class} and {unlabeled_ratio * batch_size} unlabeled ones a step"
+    )
     print(f"{'':14}{'ms a step':>10}   times as long with: 2 x batch, 4 x labeled faces")
     lines = ["method,ms_per_step,batch_x2,labeled_x4"]
     for name in names:

@@ -1,10 +1,10 @@
-"""Times a training step of every method against FixMatch's, on the same batches and network, in one run.
+"""Time a training step of every method against FixMatch's, on the same batches and network, in one run.
 
     OMP_NUM_THREADS=1 python experiments/bench/methods.py
     python experiments/bench/methods.py --backbone wrn_28_2 --backbone_arguments {} --device cuda
 
-Each method is built from its YAML in experiments/methods, but all get the same network and the same number
-of faces a batch (what a YAML says of mu is left out), and begin to believe at once. A turn is a short run of
+Each method has its defaults, but all get the same network and the same number
+of faces a batch, and begin to make pseudo-labels at once. A turn is a short run of
 each, in a process of its own so that its peak of memory is its own; the turns go round, and a ratio is the
 median over the turns: what slows the machine down slows all. The time is that of whole steps, with views and
 transfer; on a CPU it is the processor time of the training process, the views being prepared by workers. Peak
@@ -25,7 +25,6 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
-import yaml
 from jsonargparse import auto_cli
 from training_step import NoiseFaces, Stopwatch
 
@@ -33,26 +32,22 @@ import fer_lightning.methods
 from fer_lightning.cli.methods import methods
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 
-CONFIGS = Path(__file__).parents[1] / "methods"
-
 
 def step(name: str, options: dict[str, Any]) -> None:
     """Train one method for a while; print seconds a step and bytes at the peak as JSON."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     method_class = getattr(fer_lightning.methods, name)
-    config = yaml.safe_load((CONFIGS / f"{method_class.__module__.split('.')[2]}.yaml").read_text())
-    asked = config["model"].get("init_args", {}) | {"labeled_only_steps": 0}
     torch.manual_seed(0)
     network = {key: options[key] for key in ("backbone", "backbone_arguments")}
-    method = method_class(**(asked | network))
+    method = method_class(**network, labeled_only_steps=0)
     warmup, steps, device = options["warmup"], options["steps"], options["device"]
     data = SemiSupervisedFaces(
         NoiseFaces(),
         labels_per_class=options["labels_per_class"],
         val="none",
         batch_size=options["batch_size"],
-        mu=options["mu"],
+        unlabeled_ratio=options["unlabeled_ratio"],
         steps_per_epoch=warmup + steps + 1,
         image_size=options["image_size"],
         workers=options["workers"],
@@ -65,7 +60,6 @@ def step(name: str, options: dict[str, Any]) -> None:
             devices=1,
             max_steps=warmup + steps,
             limit_val_batches=0,
-            use_distributed_sampler=False,
             default_root_dir=folder,
             logger=False,
             enable_checkpointing=False,
@@ -87,7 +81,7 @@ def main(
     backbone_arguments: dict[str, Any] = {"width": 1.5},  # noqa: B006
     image_size: int = 48,
     batch_size: int = 32,
-    mu: int = 3,
+    unlabeled_ratio: int = 3,
     labels_per_class: int = 100,
     workers: int = 1,
     device: Literal["cpu", "cuda"] = "cpu",
@@ -104,7 +98,7 @@ def main(
         backbone_arguments: of the backbone.
         image_size: side of the images.
         batch_size: labeled faces of a batch.
-        mu: unlabeled faces per labeled one.
+        unlabeled_ratio: unlabeled faces per labeled one.
         labels_per_class: labeled faces of each emotion, which memories of labeled faces hold.
         workers: processes that prepare the batches.
         device: where to train.
@@ -123,7 +117,8 @@ def main(
             measured[name].append(json.loads(done.stdout.splitlines()[-1]))
     where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     print(
-        f"{backbone} {backbone_arguments}, {image_size} px, {batch_size} labeled, mu {mu}, {device} ({where})"
+        f"{backbone} {backbone_arguments}, {image_size} px, {batch_size} labeled, ratio {unlabeled_ratio}, "
+        f"{device} ({where})"
     )
     print(f"{'':14}{'ms a step':>10}{'MiB':>8}   times FixMatch's: step time (least, most), peak memory")
     fixmatch = np.array(measured["FixMatch"])
@@ -134,8 +129,8 @@ def main(
         ratio = mine / fixmatch
         least, middle, most = ratio[:, 0].min(), float(np.median(ratio[:, 0])), ratio[:, 0].max()
         heap = float(np.median(ratio[:, 1]))
-        said = f"{middle:.2f} ({least:.2f}, {most:.2f}), {heap:.2f}"
-        print(f"{name:14}{1000 * time:>10.1f}{memory / 2**20:>8.0f}   {said}")
+        shown = f"{middle:.2f} ({least:.2f}, {most:.2f}), {heap:.2f}"
+        print(f"{name:14}{1000 * time:>10.1f}{memory / 2**20:>8.0f}   {shown}")
         numbers = [1000 * time, memory / 2**20, middle, least, most, heap]
         lines.append(",".join([name, *(f"{number:.3f}" for number in numbers)]))
     if output:

@@ -1,13 +1,13 @@
-r"""Times our training step against a bare PyTorch loop that does the same work, in one run.
+r"""Time our training step against a bare PyTorch loop that does the same work, in one run.
 
     OMP_NUM_THREADS=2 python experiments/bench/training_step.py
     python experiments/bench/training_step.py --backbone wrn_28_2 --backbone_arguments {} --batch_size 64 \
-        --mu 7 --device cuda --workers 8
+        --unlabeled_ratio 7 --device cuda --workers 8
 
 Ours is a run as ``fit`` starts it: Lightning's trainer, its progress bar as a terminal shows it, the log in
-a CSV file, the audit and all other callbacks. The bare loop has the same network, loader, optimiser,
-schedule at every step and average of the teacher, and not a line more: it logs nothing and checks nothing.
-That both did the same work is told by their weights: on a CPU they are equal, bit for bit.
+a CSV file, the audit and all other callbacks. The bare loop has the same network, loader, optimizer,
+schedule at every step and average of the teacher, and nothing else: it logs nothing and checks nothing. That
+both did the same work shows in their weights: on a CPU they are equal, bit for bit.
 
 The contestants take turns, each with a fresh network and loader, and a ratio is the median over the turns:
 what slows the machine down slows both. On a CPU, the ratio of processor times stands beside that of the
@@ -18,6 +18,7 @@ wait for each other count as busy. Validation, which is once an epoch, and check
 import contextlib
 import gc
 import io
+import itertools
 import logging
 import os
 import tempfile
@@ -34,19 +35,19 @@ from jsonargparse import auto_cli
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 
-from fer_lightning.callbacks import RunLogger, run_callbacks
-from fer_lightning.data.batch import Target
-from fer_lightning.data.datamodule import Loader, SemiSupervisedFaces, TrainingBatches
+from fer_lightning.callbacks import run_callbacks
+from fer_lightning.data.batches import Loader
+from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.data.datasets.base import ArrayImages, FaceDataset, Faces, one_hot
-from fer_lightning.data.samplers import EndlessStream, TrainingSampler
 from fer_lightning.emotions import BASIC_7
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.fixmatch import FixMatch
 from fer_lightning.methods.schedules import learning_rate_factor
 from fer_lightning.methods.supervised import Supervised
+from fer_lightning.outputs.run_logger import RunLogger
 
 METHODS: dict[str, type[SemiSupervised]] = {"supervised": Supervised, "fixmatch": FixMatch}
-TAU = 0.2  # of seven emotions, so that an untrained network believes about half of what it sees
+THRESHOLD = 0.2  # of seven emotions: about half of an untrained network's predictions reach it
 
 
 class NoiseFaces(FaceDataset):
@@ -99,7 +100,6 @@ def ours(
             devices=1,
             max_steps=warmup + steps,
             limit_val_batches=0,
-            use_distributed_sampler=False,
             default_root_dir=folder,
             logger=[RunLogger(Path(folder))],
             callbacks=[*run_callbacks(Path(folder)), watch],
@@ -112,7 +112,7 @@ def ours(
 def bare(
     method: SemiSupervised, data: SemiSupervisedFaces, warmup: int, steps: int, device: str
 ) -> np.ndarray:
-    """Train the same networks without trainer, method or log; return seconds per step, likewise."""
+    """Train the same networks without trainer, method or log; return seconds per step, both again."""
     h, total = method.hparams, warmup + steps
     student, teacher = method.student.to(device).train(), method.teacher
     assert isinstance(teacher, ModelEmaV3)
@@ -121,17 +121,17 @@ def bare(
         param_groups_weight_decay(student, h.weight_decay), h.lr, momentum=0.9, nesterov=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(h.schedule, total))
-    for step, batch in enumerate(bare_loader(method, data, total, device), 1):
-        x = batch["labeled"].image.to(device, non_blocking=True)
+    for step, batch in enumerate(itertools.islice(bare_loader(method, data), total), 1):
+        x = batch["labeled"].weak[0].to(device, non_blocking=True)
         y = batch["labeled"].target.label.to(device, non_blocking=True)
         if "unlabeled" in batch:
-            weak = batch["unlabeled"].weak.to(device, non_blocking=True)
-            strong = batch["unlabeled"].strong.to(device, non_blocking=True)
+            weak = batch["unlabeled"].weak[0].to(device, non_blocking=True)
+            strong = batch["unlabeled"].strong[0].to(device, non_blocking=True)
             with torch.no_grad():
-                confidence, believed = student(weak).logits.softmax(-1).max(-1)
+                confidence, predicted = student(weak).logits.softmax(-1).max(-1)
             logits, strong_logits = student(torch.cat([x, strong])).logits.split([len(x), len(strong)])
-            unlabeled = F.cross_entropy(strong_logits, believed, reduction="none")
-            loss = F.cross_entropy(logits, y) + ((confidence >= TAU) * unlabeled).mean()
+            unlabeled = F.cross_entropy(strong_logits, predicted, reduction="none")
+            loss = F.cross_entropy(logits, y) + ((confidence >= THRESHOLD) * unlabeled).mean()
         else:
             loss = F.cross_entropy(student(x).logits, y)
         optimizer.zero_grad()
@@ -144,34 +144,10 @@ def bare(
     return (now(device) - start) / steps
 
 
-def bare_loader(method: SemiSupervised, data: SemiSupervisedFaces, total: int, device: str) -> Loader:
-    """Return the loader that the trainer would be given."""
-    unlabeled = EndlessStream(len(data.unlabeled), data.seed, 1) if method.views.unlabeled else None
-    sampler = TrainingSampler(
-        EndlessStream(len(data.labeled), data.seed, 0),
-        unlabeled,
-        data.batch_size,
-        data.batch_size * data.mu,
-        total,
-        taken=lambda: 0,
-    )
-    emotion = torch.from_numpy(data.faces.emotion[data.labeled])
-    valence_arousal = torch.from_numpy(data.faces.valence_arousal[data.labeled])
-    batches = TrainingBatches(data, method.views, Target(emotion, valence_arousal))
-    pinned = device == "cuda"
-    return Loader(
-        batches,
-        batch_size=None,
-        sampler=sampler,
-        collate_fn=as_is,
-        num_workers=data.workers,
-        pin_memory=pinned,
-    )
-
-
-def as_is(batch: Any) -> Any:
-    """Return the batch."""
-    return batch
+def bare_loader(method: SemiSupervised, data: SemiSupervisedFaces) -> Loader:
+    """Return the loader that the trainer would get."""
+    data.views = method.views
+    return data.train_dataloader()
 
 
 def difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
@@ -186,7 +162,7 @@ def main(
     backbone_arguments: dict[str, Any] = {"width": 1.5},  # noqa: B006
     image_size: int = 48,
     batch_size: int = 32,
-    mu: int = 3,
+    unlabeled_ratio: int = 3,
     workers: int = 2,
     device: Literal["cpu", "cuda"] = "cpu",
     steps: int = 100,
@@ -201,7 +177,7 @@ def main(
         backbone_arguments: of the backbone.
         image_size: side of the images.
         batch_size: labeled faces of a batch.
-        mu: unlabeled faces per labeled one.
+        unlabeled_ratio: unlabeled faces per labeled one.
         workers: processes that prepare the batches.
         device: where to train.
         steps: that are timed in each turn; the log is written every 50.
@@ -210,14 +186,18 @@ def main(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # the bar is drawn, though nobody sees it
+    os.environ |= {
+        "FORCE_COLOR": "1",
+        "TERM": "xterm-256color",
+    }  # the bar is drawn without a terminal
     where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     print(
-        f"{backbone} {backbone_arguments}, {image_size} px, {batch_size} labeled, mu {mu}, {device} ({where})"
+        f"{backbone} {backbone_arguments}, {image_size} px, {batch_size} labeled, ratio {unlabeled_ratio}, "
+        f"{device} ({where})"
     )
     print(f"{'':12}{'ours':>8}{'bare':>8} steps/s   times the bare loop's time (least and most of the turns)")
     for name in methods:
-        options = {"tau": TAU} if name == "fixmatch" else {}
+        options = {"threshold": THRESHOLD} if name == "fixmatch" else {}
         times: dict[str, list[np.ndarray]] = {"ours": [], "bare": []}
         for turn in range(rounds):
             trained = {}
@@ -229,10 +209,11 @@ def main(
                     labels_per_class=100,
                     val="none",
                     batch_size=batch_size,
-                    mu=mu,
+                    unlabeled_ratio=unlabeled_ratio,
                     steps_per_epoch=warmup + steps + 1,  # so that the run ends within the epoch
                     image_size=image_size,
                     workers=workers,
+                    views=method.views,
                 )
                 data.setup("fit")
                 times[contestant.__name__].append(contestant(method, data, warmup, steps, device))
@@ -243,9 +224,9 @@ def main(
                 raise RuntimeError(f"the two have not done the same: their weights differ by {apart:.1e}")
         speed = {who: 1 / np.median(each, axis=0)[0] for who, each in times.items()}
         ratios = (np.array(times["ours"]) / np.array(times["bare"])).T
-        said = [f"{np.median(r):.3f} ({r.min():.3f} to {r.max():.3f})" for r in ratios]
-        line = f"{name:12}{speed['ours']:>8.2f}{speed['bare']:>8.2f}{'':11}{said[0]} by the clock"
-        print(line + (f", {said[1]} by the processor" if device == "cpu" else ""), flush=True)
+        shown = [f"{np.median(r):.3f} ({r.min():.3f} to {r.max():.3f})" for r in ratios]
+        line = f"{name:12}{speed['ours']:>8.2f}{speed['bare']:>8.2f}{'':11}{shown[0]} by the clock"
+        print(line + (f", {shown[1]} by the processor" if device == "cpu" else ""), flush=True)
 
 
 if __name__ == "__main__":

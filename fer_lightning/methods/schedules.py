@@ -11,22 +11,28 @@ Schedule = Literal["cosine_7_16", "cosine", "constant"]
 
 
 def learning_rate_factor(schedule: Schedule, steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
-    """Return the factor as a function of the optimiser step, 0 at first.
+    """Return the factor as a function of the optimizer step, 0 at first.
 
     ``cosine_7_16`` is ``cos(7 pi k / 16 K)`` of FixMatch (Sohn et al. 2020, arXiv 2001.07685, section 2.4),
     which ends at 0.195; ``cosine`` is ``(1 + cos(pi k / K)) / 2``, which ends at 0. Both are counted after
-    the warm-up.
+    the warm-up, and stay where they are after step K.
+
+    In step k of a warm-up of w steps the factor is ``(k + 1) / (w + 1)``, so that the first step learns
+    already and step w is the first of the full rate. USB's is ``k / w``, whose first step learns nothing.
 
     Args:
         schedule: its name.
-        steps: optimiser steps of the whole run, K plus the warm-up.
-        warmup_steps: steps over which the factor rises linearly to 1.
+        steps: optimizer steps of the whole run, K plus w.
+        warmup_steps: w, steps over which the factor rises linearly to 1.
 
     Raises:
         InputError: if the warm-up is longer than the run.
     """
     if warmup_steps > steps:
-        raise InputError(f"--model.warmup_steps is {warmup_steps}, more than the {steps} steps of the run")
+        raise InputError(
+            f"warmup_steps is {warmup_steps}, more than the {steps} steps of the run",
+            option="model.warmup_steps",
+        )
     curves: dict[Schedule, Callable[[float], float]] = {
         "cosine_7_16": lambda done: math.cos(7 * math.pi * done / 16),
         "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,

@@ -41,8 +41,9 @@ def test_a_run_may_be_all_warm_up():
 
 
 def test_a_warm_up_longer_than_the_run():
-    with pytest.raises(InputError, match=r"--model\.warmup_steps is 11, more than the 10 steps"):
+    with pytest.raises(InputError, match=r"^warmup_steps is 11, more than the 10 steps") as refused:
         learning_rate_factor("cosine", 10, warmup_steps=11)
+    assert refused.value.option == "model.warmup_steps"
 
 
 def test_stages_follow_their_shares_exactly():
