@@ -59,7 +59,7 @@ class Losses(Callback):
 
 
 def measure(name, tmp_path):
-    """Train for ten steps, the first two on labels alone; return the losses and the weights of the pseudo-labels."""
+    """Train for ten steps, two of them on labels alone; return losses and weights of pseudo-labels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
