@@ -134,7 +134,7 @@ class CoMatch(SemiSupervised):
 def pseudo_label_graph(probability: Tensor, threshold: float) -> Tensor:
     """Connect faces whose pseudo-labels are similar.
 
-    ``W_ij = p_i . p_j`` where it reaches the threshold, else 0, and ``W_ii = 1``; rows are normalised. Li et
+    ``W_ij = p_i . p_j`` where it reaches the threshold, else 0, and ``W_ii = 1``; rows are normalized. Li et
     al., ICCV 2021 (CoMatch), https://arxiv.org/abs/2011.11183, eq. 8.
 
     Args:

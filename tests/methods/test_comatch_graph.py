@@ -45,7 +45,7 @@ class TestGraph:
         assert (pseudo_label_graph(p, 0.5) > 0).all()
         assert torch.equal(pseudo_label_graph(p, 0.51), torch.eye(2))
 
-    def test_over_one_every_face_is_alone_and_nobody_is_no_graph(self):
+    def test_over_one_every_face_is_alone_and_no_faces_are_no_graph(self):
         assert torch.equal(pseudo_label_graph(torch.eye(3)[[0, 0, 1]], 1.1), torch.eye(3))
         assert pseudo_label_graph(torch.zeros(0, 3), 0.8).shape == (0, 0)
 
@@ -85,9 +85,9 @@ class TestContrast:
         assert first.grad.abs().sum() > 0
         assert second.grad.abs().sum() > 0
 
-    def test_nobody_gives_zero(self):
-        nobody = torch.zeros(0, 4, requires_grad=True)
-        loss = graph_contrastive(nobody, nobody, torch.zeros(0, 0), 0.2)
+    def test_no_faces_give_zero(self):
+        none = torch.zeros(0, 4, requires_grad=True)
+        loss = graph_contrastive(none, none, torch.zeros(0, 0), 0.2)
         loss.backward()
         assert loss.item() == 0
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from fer_lightning.errors import InputError
-from fer_lightning.methods.schedules import learning_rate_factor, stage_at
+from fer_lightning.methods.schedules import learning_rate_factor, ramp_up, stage_at
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,13 @@ def test_a_warm_up_longer_than_the_run():
     with pytest.raises(InputError, match=r"^warmup_steps is 11, more than the 10 steps") as refused:
         learning_rate_factor("cosine", 10, warmup_steps=11)
     assert refused.value.option == "model.warmup_steps"
+
+
+@pytest.mark.parametrize(
+    ("progress", "share", "weight"), [(0, 0.4, 0), (0.1, 0.4, 0.25), (0.4, 0.4, 1), (1, 0.4, 1), (0, 0, 1)]
+)
+def test_ramp_rises_over_its_share_of_the_run(progress, share, weight):
+    assert ramp_up(progress, share) == pytest.approx(weight)
 
 
 def test_stages_follow_their_shares_exactly():

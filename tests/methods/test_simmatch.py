@@ -1,3 +1,6 @@
+"""SimMatch against its equations; what every method must show is in test_every_*.py."""
+
+import copy
 import math
 from typing import Any
 
@@ -21,44 +24,54 @@ def simmatch(**options: Any) -> SimMatch:
 def batch(labeled=4, unlabeled=6):
     images = torch.randint(0, 255, (labeled + 2 * unlabeled, 3, 16, 16), dtype=torch.uint8)
     target = Target(torch.eye(7)[torch.arange(labeled) % 7], torch.full((labeled, 2), math.nan))
-    views = images[labeled:].view(2, unlabeled, 3, 16, 16)
+    views = images[labeled:].view(2, 1, unlabeled, 3, 16, 16)
     return (
-        Labeled(images[:labeled], target, torch.arange(labeled)),
+        Labeled(images[None, :labeled], target, torch.arange(labeled)),
         Unlabeled(views[0], views[1], torch.arange(unlabeled)),
     )
 
 
-def bank(method, faces=5, written=5):
-    """Fill the bank with so many faces of so many."""
+def step(method, labeled, unlabeled):
+    """A training step but for the optimizer's part: its pseudo-labels and its terms."""
+    with torch.no_grad():
+        pseudo = method.pseudo_label(unlabeled)
+    terms = method.losses(labeled, unlabeled, pseudo)
+    with torch.no_grad():
+        method.update_state(labeled, unlabeled, pseudo, terms.outputs)
+    return pseudo, terms
+
+
+def fill_bank(method, faces=5, written=5):
+    """Make a bank for that many faces and write the first of them."""
     method.bank.resize(faces)
     z = normalize(torch.randn(written, method.bank.features.shape[1]), dim=-1)
     method.bank.write(torch.arange(written), z, torch.eye(7)[torch.arange(written) % 3])
 
 
-def test_golden_values(monkeypatch):
+def test_golden_values():
     """Two labeled faces of one emotion, one of another; a face near to the first two."""
     method = simmatch(emotions=["happy", "sad"], projection=2, threshold=0.7).eval()
     method.bank.resize(3)
     z = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1]])
     method.bank.write(torch.arange(3), z, torch.tensor([[1.0, 0], [1, 0], [0, 1]]))
-    nothing, seen = torch.zeros(1, 0), normalize(torch.tensor([[0.9, 0.1]]), dim=-1)
-    answer = Output(torch.tensor([[0.7, 0.3]]).log(), nothing, nothing, nothing, seen)
-    monkeypatch.setattr(SimMatch, "served", lambda *_: answer)
+    none, near = torch.zeros(1, 0), normalize(torch.tensor([[0.9, 0.1]]), dim=-1)
+    output = Output(torch.tensor([[0.7, 0.3]]).log(), none, none, none, near)
+    method.teacher.module.register_forward_hook(lambda *_: output)
     _, unlabeled = batch(unlabeled=1)
     pseudo = method.pseudo_label(unlabeled)
     assert pseudo.target.emotion[0].tolist() == pytest.approx([0.72999, 0.27001], abs=1e-5)
     assert pseudo.weight.tolist() == [1]
-    assert method._likeness[0].tolist() == pytest.approx([0.95651, 0.04343, 0.00006], abs=1e-5)
+    assert pseudo.similarity[0].tolist() == pytest.approx([0.95651, 0.04343, 0.00006], abs=1e-5)
 
 
 def test_terms_equal_the_slow_reference():
     method, (labeled, unlabeled) = simmatch(unlabeled_weight=2.0, similarity_weight=3.0).eval(), batch()
     with torch.no_grad():
         method.student.head.weight.normal_()  # another network than the teacher
-        bank(method)
+        fill_bank(method)
         pseudo = method.pseudo_label(unlabeled)
         terms = method.losses(labeled, unlabeled, pseudo)
-        weak, strong = method.teacher.module(unlabeled.weak), method.student(unlabeled.strong[0])
+        weak, strong = method.teacher.module(unlabeled.weak[0]), method.student(unlabeled.strong[0])
     semantic, instance = 0.0, 0.0
     for i in range(6):
         p = weak.logits[i].softmax(-1)
@@ -82,60 +95,76 @@ def test_terms_equal_the_slow_reference():
 
 def test_bank_counts_once_every_labeled_face_is_in_it():
     method, (labeled, unlabeled) = simmatch().eval(), batch()
-    p = method.inference_network(unlabeled.weak).logits.softmax(-1)
+    p = method.inference_network(unlabeled.weak[0]).logits.softmax(-1)
     for written, counts in ((0, False), (4, False), (5, True)):
-        bank(method, 5, written)
+        fill_bank(method, 5, written)
         pseudo = method.pseudo_label(unlabeled)
         assert torch.allclose(pseudo.target.emotion, p, atol=1e-6) != counts
-        likeness = method.losses(labeled, unlabeled, pseudo)["similarity"]
-        assert likeness.isfinite()
-        assert (likeness > 0) == counts
+        similarity = method.losses(labeled, unlabeled, pseudo)["similarity"]
+        assert similarity.isfinite()
+        assert (similarity > 0) == counts
     method.model_share = 1.0  # no aggregation
     torch.testing.assert_close(method.pseudo_label(unlabeled).target.emotion, p)
 
 
-def test_labeled_faces_without_an_emotion_are_in_no_likeness():
-    method, (labeled, unlabeled) = simmatch(joint_forward=False), batch()
+def test_no_face_is_similar_to_a_labeled_one_without_an_emotion():
+    method, (labeled, unlabeled) = simmatch(), batch()
     labeled.target.emotion[1] = math.nan
-    bank(method, 4, 0)
-    for _ in range(2):
-        with torch.no_grad():
-            pseudo = method.pseudo_label(unlabeled)
-        terms = method.losses(labeled, unlabeled, pseudo)
+    fill_bank(method, 4, 0)
+    step(method, labeled, unlabeled)
     assert method.bank.written.all()
-    assert method._likeness[:, 1].abs().sum() == 0
-    torch.testing.assert_close(method._likeness.sum(-1), torch.ones(6))
+    pseudo, terms = step(method, labeled, unlabeled)
+    assert pseudo.similarity[:, 1].abs().sum() == 0
+    torch.testing.assert_close(pseudo.similarity.sum(-1), torch.ones(6))
     torch.testing.assert_close(pseudo.target.emotion.sum(-1), torch.ones(6))
+    assert terms["similarity"] > 0
     sum(terms.values()).backward()
     assert all(term.isfinite() for term in terms.values())
     assert all(p.grad.isfinite().all() for p in method.student.parameters())
 
 
 @pytest.mark.parametrize("ema_decay", [0.999, 0.0])
-def test_the_teacher_believes_and_fills_the_bank_if_there_is_one(ema_decay):
+def test_the_teacher_makes_pseudo_labels_and_fills_the_bank_if_there_is_one(ema_decay):
     method, (labeled, unlabeled) = simmatch(ema_decay=ema_decay, joint_forward=False), batch()
-    bank(method, 4, 4)
+    fill_bank(method, 4, 4)
+    method.alignment.eval()
     before = method.pseudo_label(unlabeled).target.emotion.detach()
     with torch.no_grad():
         for parameter in method.student.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    method.alignment.eval()
-    pseudo = method.pseudo_label(unlabeled)
+    pseudo, _ = step(method, labeled, unlabeled)
     assert torch.equal(pseudo.target.emotion, before) == bool(ema_decay)
-    method.losses(labeled, unlabeled, pseudo)
     z = method.inference_network(labeled.weak[0]).projection
     torch.testing.assert_close(method.bank.features, z, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(method.bank.features.norm(dim=-1), torch.ones(4))  # face by face
     assert torch.equal(method.bank.probability, labeled.target.emotion)
 
 
-def test_likeness_trains_the_projection_though_the_bank_is_written_before():
+def test_state_moves_in_the_third_hook_alone():
     method, (labeled, unlabeled) = simmatch(), batch()
-    bank(method, 4, 4)
-    features = method.bank.features.clone()
+    fill_bank(method, 4, 4)
+    before = {
+        name: value.clone() for name, value in method.named_buffers() if name.startswith(("bank", "al"))
+    }
+    first, second = (copy.deepcopy(method) for _ in range(2))
     with torch.no_grad():
-        pseudo = method.pseudo_label(unlabeled)
-    terms = method.losses(labeled, unlabeled, pseudo)
+        pseudo = first.pseudo_label(unlabeled)
+        terms = first.losses(labeled, unlabeled, pseudo)
+    assert all(torch.equal(first.get_buffer(name), value) for name, value in before.items())
+    with torch.no_grad():
+        first.update_state(labeled, unlabeled, pseudo, terms.outputs)
+    assert not torch.equal(first.bank.features, before["bank.features"])
+    p = pseudo.outputs[0].logits.softmax(-1)
+    torch.testing.assert_close(first.alignment.means[-1], p.mean(0))
+    step(second, labeled, unlabeled)
+    assert all(torch.equal(first.get_buffer(name), second.get_buffer(name)) for name in before)
+
+
+def test_similarity_trains_the_projection_though_the_bank_is_written_before_the_backward_pass():
+    method, (labeled, unlabeled) = simmatch(), batch()
+    fill_bank(method, 4, 4)
+    features = method.bank.features.clone()
+    _, terms = step(method, labeled, unlabeled)
     assert not torch.equal(method.bank.features, features)
     (terms["supervised"] + terms["unlabeled"]).backward(retain_graph=True)
     assert all(p.grad is None for p in method.student.projection.parameters())
@@ -148,7 +177,7 @@ def test_bank_holds_every_labeled_face_with_its_label(tmp_path):
     method, data = simmatch(), tiny_data()
     quiet_trainer(tmp_path, max_steps=4, limit_val_batches=0).fit(method, data)
     assert method.bank.written.all()
-    assert torch.equal(method.bank.probability, data.labeled_target.emotion)
+    assert torch.equal(method.bank.probability, data.info().labeled.emotion)
 
 
 @pytest.mark.parametrize("target", ["labeled", "uniform"])
@@ -164,5 +193,5 @@ def test_alignment_aims_at_the_labels_or_at_all_emotions_alike(tmp_path, target)
 
 
 def test_bad_temperature_is_refused():
-    with pytest.raises(InputError, match=r"--model\.temperature is -1"):
+    with pytest.raises(InputError, match=r"temperature is -1\.0; it must be a number above 0"):
         simmatch(temperature=-1.0)

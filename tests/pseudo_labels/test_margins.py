@@ -48,7 +48,7 @@ def test_correct_confidence_equals_a_loop_over_faces():
     assert 0 < sum(number) < 40
 
 
-def test_nobody_correct_confidence():
+def test_no_face_predicted_correctly_sums_to_zero():
     sums, counts = correct_confidence([(torch.eye(3), torch.tensor([1, 2, -1]))])
     assert sums.tolist() == counts.tolist() == [0, 0, 0]
 
