@@ -7,8 +7,10 @@ import lightning as L
 from faces import TINY, quiet_trainer, tiny_data
 from lightning.pytorch.callbacks import Checkpoint
 
-from fer_lightning.callbacks import EvaluationFigures, RunLogger, SafeCheckpointIO, ViewPicture, run_callbacks
+from fer_lightning.callbacks import EvaluationFigures, ViewPicture, run_callbacks
 from fer_lightning.methods import FixMatch
+from fer_lightning.outputs.checkpoint_files import SafeCheckpointIO
+from fer_lightning.outputs.run_logger import RunLogger
 
 
 class KeepCheckpoint(Checkpoint):

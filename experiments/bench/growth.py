@@ -68,9 +68,8 @@ def main(
                 command = [sys.executable, str(STEP), "--one", name, json.dumps(options)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 measured[name][turn, place] = json.loads(done.stdout.splitlines()[-1])[0]
-    print(
-        f"{batch_size} labeled faces of {7 * labels_per_class} and {unlabeled_ratio * batch_size} unlabeled ones a step"
-    )
+    unlabeled = unlabeled_ratio * batch_size
+    print(f"{batch_size} labeled faces of {7 * labels_per_class} and {unlabeled} unlabeled ones a step")
     print(f"{'':14}{'ms a step':>10}   times as long with: 2 x batch, 4 x labeled faces")
     lines = ["method,ms_per_step,batch_x2,labeled_x4"]
     for name in names:

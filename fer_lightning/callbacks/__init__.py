@@ -1,4 +1,4 @@
-"""What a run leaves behind: the log, the checkpoints, the audit of its pseudo-labels, pictures and tables."""
+"""Lightning callbacks of a run: its record, checkpoints, audit of pseudo-labels, pictures and tables."""
 
 from pathlib import Path
 
@@ -20,34 +20,24 @@ from fer_lightning.callbacks.run_record import RunRecord, SaveRunConfig
 from fer_lightning.callbacks.test_table import TestTable
 from fer_lightning.callbacks.view_picture import ViewPicture
 from fer_lightning.callbacks.wandb_run import WandbRun, wandb_run_id
-from fer_lightning.outputs.checkpoint_files import CheckpointNotSaved, SafeCheckpointIO
-from fer_lightning.outputs.figures import log_figure, run_directory
-from fer_lightning.outputs.files import NotWritten
-from fer_lightning.outputs.run_logger import RunLogger
 
 __all__ = [
     "BestCheckpoint",
-    "CheckpointNotSaved",
     "EpochLines",
     "EvaluationFigures",
     "Interrupted",
     "LastCheckpoint",
-    "NotWritten",
     "PredictionWriter",
     "PseudoLabelAudit",
     "RelabelAudit",
-    "RunLogger",
     "RunRecord",
-    "SafeCheckpointIO",
     "SaveOnInterrupt",
     "SaveRunConfig",
     "TestTable",
     "ViewPicture",
     "WandbRun",
-    "log_figure",
     "run_callbacks",
     "run_checkpoints",
-    "run_directory",
     "wandb_run_id",
 ]
 
@@ -60,7 +50,7 @@ def run_callbacks(run_dir: Path, every_n_steps: int | None = None) -> list[Callb
 
     Args:
         run_dir: where they write.
-        every_n_steps: optimiser steps after which the last checkpoint is renewed within an epoch too.
+        every_n_steps: optimizer steps after which the last checkpoint is renewed within an epoch too.
     """
     run_dir = Path(run_dir)
     return [

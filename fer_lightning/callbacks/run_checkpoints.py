@@ -16,14 +16,14 @@ def run_checkpoints(run_dir: Path, every_n_steps: int | None = None) -> list[Cal
 
     Args:
         run_dir: of the run.
-        every_n_steps: optimiser steps after which the last checkpoint is renewed within an epoch too.
+        every_n_steps: optimizer steps after which the last checkpoint is renewed within an epoch too.
     """
     folder = Path(run_dir) / "checkpoints"
     return [BestCheckpoint(folder), LastCheckpoint(folder / LAST, every_n_steps)]
 
 
 def resumable(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Say whether a checkpoint of the moment after this batch is one from which training goes on exactly.
+    """Return whether a checkpoint of the moment after this batch is one from which training goes on exactly.
 
     It is not while gradients are being accumulated, which no checkpoint holds, nor when validation or the end
     of the epoch comes next, which a trainer that resumes would skip.
@@ -82,7 +82,7 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         path: of the file.
-        every_n_steps: optimiser steps after which it is renewed within an epoch too.
+        every_n_steps: optimizer steps after which it is renewed within an epoch too.
     """
 
     def __init__(self, path: Path, every_n_steps: int | None = None) -> None:
@@ -105,7 +105,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save in mid-epoch, if asked to."""
+        """Save in mid-epoch, if it is due."""
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and resumable(trainer, batch_idx):
             trainer.save_checkpoint(self.path, weights_only=False)

@@ -18,20 +18,14 @@ from lightning.pytorch.cli import LightningCLI
 import fer_lightning.data.datasets
 import fer_lightning.data.synthetic
 import fer_lightning.methods  # noqa: F401  (imported, its classes can be named without their module)
-from fer_lightning.callbacks import (
-    BestCheckpoint,
-    RunLogger,
-    SafeCheckpointIO,
-    SaveRunConfig,
-    run_callbacks,
-    wandb_run_id,
-)
+from fer_lightning.callbacks import BestCheckpoint, SaveRunConfig, run_callbacks, wandb_run_id
 from fer_lightning.callbacks.run_checkpoints import BEST, LAST
 from fer_lightning.cli.run_directory import check_writable, choose_run_dir
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
 from fer_lightning.methods.base import DEFAULT_EMOTIONS, SemiSupervised
-from fer_lightning.outputs.checkpoint_files import read_checkpoint
+from fer_lightning.outputs.checkpoint_files import SafeCheckpointIO, read_checkpoint
+from fer_lightning.outputs.run_logger import RunLogger
 
 _LOG = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 DEFAULT_MAX_STEPS = 20_000

@@ -9,7 +9,7 @@ from fer_lightning.errors import InputError
 _RUN_DIR = "FER_LIGHTNING_RUN_DIR"
 
 
-def choose_run_dir(verb: str, asked: str | None, checkpoint: str | None, method: str) -> Path:
+def choose_run_dir(verb: str, requested: str | None, checkpoint: str | None, method: str) -> Path:
     """Return where a run writes.
 
     That is the directory asked for; else, given a checkpoint, the run that wrote it; else a new one,
@@ -17,15 +17,15 @@ def choose_run_dir(verb: str, asked: str | None, checkpoint: str | None, method:
 
     Args:
         verb: ``fit``, ``validate``, ``test`` or ``predict``.
-        asked: ``--trainer.default_root_dir``.
+        requested: ``--trainer.default_root_dir``.
         checkpoint: ``--ckpt_path``.
         method: class of the method.
 
     Raises:
         InputError: if a new run would write over an old one.
     """
-    if asked is not None:
-        run_dir = Path(asked)
+    if requested is not None:
+        run_dir = Path(requested)
     elif checkpoint is not None and Path(checkpoint).parent.name == "checkpoints":
         run_dir = Path(checkpoint).parent.parent
     else:

@@ -1,1 +1,1 @@
-"""What is done with a trained model: open it, predict."""
+"""Opening a trained model."""

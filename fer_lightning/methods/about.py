@@ -14,9 +14,9 @@ class About(NamedTuple):
     pseudo_labels: str
     """Where the pseudo-label of an unlabeled face comes from, and when it is accepted."""
     learns: str
-    """What the student learns from unlabeled faces, beside the labels."""
+    """Learned from unlabeled faces, beside the labels."""
     state: str
-    """What adapts beside the weights and their average; empty for nothing."""
+    """Adaptive state beside the weights and their average; empty for none."""
 
     @property
     def year(self) -> int:

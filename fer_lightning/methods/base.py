@@ -43,7 +43,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     ``labeled_only_steps``, it calls ``labeled_losses`` and ``update_labeled_state`` instead, so that the
     three always get unlabeled faces.
 
-    What a method may override; ``super()`` is needed where it says so:
+    What a method may override; ``super()`` is needed where it is written:
 
     ========================  ==============================================================================
     ``about``, ``revision``   its line in the table of methods; the number of its behavior
@@ -300,7 +300,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         return trainer.is_last_batch or (every > 0 and (trainer.global_step + 1) % every == 0)
 
     def forward_views(self, *images: Tensor) -> list[Output]:
-        """Run the student on several batches: in one pass or in one each, as ``joint_forward`` says.
+        """Run the student on several batches: in one pass or in one each, see ``joint_forward``.
 
         Args:
             images: (B, 3, H, W) each, of any B.
@@ -402,7 +402,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        """Take in the facts about the data, and compile the networks if asked to."""
+        """Take in the facts about the data, and compile the networks if ``compile`` is set."""
         # The teacher is in eval mode on purpose.
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         info = getattr(getattr(self.trainer, "datamodule", None), "info", None)

@@ -29,7 +29,7 @@ def log_figure(trainer: L.Trainer, name: str, figure: "Figure") -> None:
         trainer: whose loggers and whose run directory are meant.
         name: of the file ``figures/<name>.png``, which is written over, and of the picture ``figures/<name>``
             in the loggers, which keep one per step.
-        figure: made without pyplot, so that it needs no display and nobody else holds on to it.
+        figure: made without pyplot, so that it needs no display and is not kept elsewhere.
     """
     if trainer.is_global_zero:
         file = run_directory(trainer) / "figures" / f"{name}.png"

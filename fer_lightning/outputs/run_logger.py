@@ -45,7 +45,7 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def begin(self, step: int) -> None:
-        """Start to write rows, after those of an earlier process from before this optimiser step."""
+        """Start to write rows, after those of an earlier process from before this optimizer step."""
         earlier = [row for row in read_csv(self.file) if int(row["step"]) < step]
         self._columns = list(dict.fromkeys(["epoch", "step", *(c for row in earlier for c in row)]))
         write_csv(self.file, earlier, self._columns)

@@ -11,7 +11,7 @@ _LEAST = 1e-6  # as in USB; keeps a class that is never predicted from dividing 
 
 
 class DistributionAlignment(nn.Module):
-    """Multiply probabilities by ``target / mean`` and normalise them, where ``mean`` is a running mean.
+    """Multiply probabilities by ``target / mean`` and normalize them, where ``mean`` is a running mean.
 
     ``DA(p) = Norm(p (target + 1e-6) / (mean + 1e-6))``; Berthelot et al., ICLR 2020 (ReMixMatch),
     https://arxiv.org/abs/1911.09785, section 3.1. The running mean comes in the two forms of USB (Wang et

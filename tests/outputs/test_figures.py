@@ -6,10 +6,10 @@ from full_run import full_fit, full_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
-from fer_lightning.callbacks import log_figure, run_directory
 from fer_lightning.data.batch import Views
 from fer_lightning.methods import FixMatch, Supervised
 from fer_lightning.metrics import calibration_bins
+from fer_lightning.outputs.figures import log_figure, run_directory
 from fer_lightning.outputs.plots import (
     audit_figure,
     confusion_figure,

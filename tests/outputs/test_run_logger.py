@@ -1,7 +1,7 @@
 from full_run import KeepCheckpoint, full_fit
 
-from fer_lightning.callbacks import RunLogger
 from fer_lightning.outputs.csv_files import read_csv
+from fer_lightning.outputs.run_logger import RunLogger
 
 
 def steps(logger):

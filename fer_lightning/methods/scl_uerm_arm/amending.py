@@ -20,7 +20,7 @@ class Amending(nn.Module):
     - Arrangement: the C channels of each site become a cluster of r x r pixels in one of C / r^2 planes.
     - De-albino: one kernel of 2r x 2r with a stride of r / 2 and no padding, the same for all planes. It
       visits the clusters of the border, whose values padding has eroded, less often: 2.25 times at a corner,
-      6 times on an edge, 16 times inside. Then batch normalisation over the planes.
+      6 times on an edge, 16 times inside. Then batch normalization over the planes.
     - Affinity: the mean over the planes, plus alpha times its mean over many faces.
 
     Maps of h x h give 2h - 3 numbers squared: 11 x 11 for the paper's 7 x 7. Maps of other sizes are amended
@@ -30,7 +30,7 @@ class Amending(nn.Module):
     The mean over many faces (``sharing``):
 
     - ``ema``: of the batch in training, with gradient; its running average in evaluation, like the statistics
-      of batch normalisation. A reconstruction of the figure of the paper's third version.
+      of batch normalization. A reconstruction of the figure of the paper's third version.
     - ``ema_train``: the running average in training too, without gradient: the figure taken literally.
     - ``batch``: of the batch, always, as the released code does. A prediction then depends on the batch:
       results are transductive, and flattered where the faces of a batch are of one class.
@@ -45,7 +45,7 @@ class Amending(nn.Module):
         shuffle: cluster size r, whose square divides C; None for the largest power of two that does, up to
             the paper's 16 (512 or 2048 channels: 16, 64 or 128: 8).
         side: of the output, 11 in the paper.
-        momentum: of the running average (the paper does not say; that of batch normalisation).
+        momentum: of the running average (not stated in the paper; that of batch normalization).
         dropout: of the features.
 
     Raises:

@@ -48,7 +48,7 @@ class SITFER(SemiSupervised):
     ==============  ==============================  ==================================================
 
     Differences: where CLIP's weights are not on this machine, ``text_anchor: auto`` takes a ``simplex``,
-    whose anchors are equally far apart and contain no text; the run says so. In ``code``, the pseudo-labels
+    whose anchors are equally far apart and contain no text; a warning is logged. In ``code``, pseudo-labels
     of a step are made before its labeled faces enter the memory. The student fills the memory; an EMA teacher
     (the paper has none) queries it in inference, as the average of the students that wrote it. Features of
     unit length have logits no longer than the weights of the head, so acceptance begins once those have

@@ -48,7 +48,7 @@ def couple(
         p_mod: (B, C) float32 probabilities of the models.
         p_img: (B, C) of the images.
         prior: (C,) of the classes, all above 0.
-        coupling: ``product`` is ``p_mod p_img / prior``, normalised: Bayes' rule for evidence that is
+        coupling: ``product`` is ``p_mod p_img / prior``, normalized: Bayes' rule for evidence that is
             independent given the class. The others are for comparison: ``mean`` of the two; ``agreement`` and
             ``model``, ``p_mod`` alone; ``image``, ``p_img`` alone.
         smoothing: epsilon, of the smoothing that all of them begin with, in (0, 1).

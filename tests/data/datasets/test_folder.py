@@ -64,7 +64,7 @@ def test_ones_own_emotions_come_in_ones_own_order(home):
 
 def test_a_folder_that_names_no_emotion_is_named(home):
     paint(home / "labeled/bored/x.png")
-    with pytest.raises(UnknownEmotion, match=r"labeled/bored/x\.png: 'bored' is not an emotion"):
+    with pytest.raises(UnknownEmotion, match=r"labeled/bored/x\.png: 'bored' is not a known emotion"):
         load(home)
 
 
