@@ -115,7 +115,7 @@ def run_cells(
         row = known.get((cell.name, str(cell.seed)))
         difference = version.difference(row) if row else ""
         if difference and not rerun_stale:
-            raise _Stale(f"its row in {results}: {difference}. Run it again with --rerun_stale")
+            raise _Stale(f"{difference} since its row in {results}; run it again with --rerun_stale true")
         if difference or not row:
             with processes.slot() as environment:
                 new = _run(cell, version, rerun_stale, processes, environment, console)
@@ -196,12 +196,16 @@ def _own(cell: Cell, version: Version, rerun_stale: bool) -> Iterator[IO[str]]:
                 begun = {"config": cell.config, **version._asdict()}
                 with write_atomically(record) as stream:
                     json.dump(begun, stream, indent=2)
-            difference = version.difference(begun) if begun else "it holds something else than a matrix's run"
+            if not begun:
+                raise RunError(f"{cell.directory} holds something else than a matrix's run; rename it")
+            difference = version.difference(begun)
             if not difference:
                 yield log
                 return
             if not rerun_stale:
-                raise _Stale(f"{cell.directory}: {difference}. Delete or rename it, or add --rerun_stale")
+                raise _Stale(
+                    f"{difference} since {cell.directory} was begun; delete it, or add --rerun_stale true"
+                )
             names = (cell.directory.with_name(f"{cell.directory.name}-stale{n}") for n in count(1))
             cell.directory.rename(next(name for name in names if not name.exists()))
 

@@ -55,11 +55,11 @@ class Version(NamedTuple):
         return cls(config_hash(content), name, str(method.revision))
 
     def difference(self, row: Row) -> str:
-        """Return in words how this version differs from that of a row; empty if it does not."""
+        """Return in words what has changed since the version of a row; empty if nothing has."""
         if row.get("config_hash") != self.config_hash:
             return "its settings have changed"
         if row.get("revision") != self.revision:
-            return f"{self.method} has revision {self.revision} now, and had {row.get('revision')}"
+            return f"{self.method} went from revision {row.get('revision') or 'unknown'} to {self.revision}"
         return ""
 
 

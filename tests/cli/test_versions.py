@@ -75,7 +75,7 @@ def test_a_version_has_the_class_and_its_revision(method):
     row = {"config_hash": version.config_hash, "revision": "1"}
     assert version.difference(row) == ""
     assert "settings have changed" in version.difference(row | {"config_hash": "0"})
-    assert version.difference(row | {"revision": "2"}) == "LightMethod has revision 1 now, and had 2"
+    assert version.difference(row | {"revision": "2"}) == "LightMethod went from revision 2 to 1"
 
 
 @pytest.mark.parametrize(
