@@ -1,15 +1,15 @@
-"""Times our views against those of torchvision that do the same work, on one core.
+"""Times the built-in views against those of torchvision that do the same work, on one core.
 
     python experiments/bench/views.py
 
-Every contestant starts from a decoded face in memory and ends at uint8 pixels of the size asked for. Ours
+Every contestant starts from a decoded face in memory and ends at uint8 pixels of the size of the view. Ours
 is an array, drawn from a fresh key each time. Those of torchvision are a Pillow image made from the array and
 read back (transforms v1), or a tensor all the way, its axes already in order (transforms v2). Their strong
 views apply three operations of RandAugment, whose fourteen are also ours, with the same interpolation, and
 erase a square.
 
 The contestants take turns, and a ratio is the median over the turns: what slows the machine down slows them
-all. Processor time is counted, not the clock's, so that waiting for a busy core costs nobody.
+all. Processor time is counted, not the clock's, so that waiting for a busy core does not count.
 """
 
 import statistics
@@ -35,20 +35,20 @@ ROUNDS, IMAGES = 21, 100
 
 
 def faces(side: int) -> list[np.ndarray]:
-    """Return smooth noise, (side, side, 3) uint8: no view asks whether it is a face."""
+    """Return smooth noise, (side, side, 3) uint8: to a view it is as good as a face."""
     noise = np.random.default_rng(0).normal(size=(16, side, side, 3))
     smooth = [cv2.GaussianBlur(image, (0, 0), side / 16) for image in noise]
     return [cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8) for image in smooth]
 
 
 def ours(view: View, side: int, size: int) -> Callable[[], object]:
-    """Return what draws one view of ours."""
+    """Return a function that draws one built-in view."""
     images, draws = cycle(faces(side)), count()
     return lambda: view(next(images), size, (0, 0, next(draws), 0))
 
 
 def pillow(strong: bool, side: int, size: int) -> Callable[[], object]:
-    """Return what draws one view with torchvision's first transforms, on Pillow images."""
+    """Return a function that draws one view with torchvision's first transforms, on Pillow images."""
     steps = [
         v1.Resize(size),
         v1.RandomCrop(size, size // 8, padding_mode="reflect"),
@@ -62,7 +62,7 @@ def pillow(strong: bool, side: int, size: int) -> Callable[[], object]:
 
 
 def tensor(strong: bool, side: int, size: int) -> Callable[[], object]:
-    """Return what draws one view with torchvision's second transforms, on tensors."""
+    """Return a function that draws one view with torchvision's second transforms, on tensors."""
     steps = [
         v2.Resize(size),
         v2.RandomCrop(size, size // 8, padding_mode="reflect"),
@@ -90,7 +90,7 @@ def seconds(contestants: list[Callable[[], object]]) -> np.ndarray:
 
 def rows() -> Iterator[str]:
     """Yield the table, line by line."""
-    yield f"{'':24}{'':8}{'images per second':^30}{'we are faster by':^20}"
+    yield f"{'':24}{'':8}{'images per second':^30}{'ours are faster by':^20}"
     yield f"{'face':16}{'size':>8}  {'view':8}{'ours':>8}{'v1':>10}{'v2':>10}{'v1':>10}{'v2':>10}"
     for name, (side, size) in FACES.items():
         for view in (WeakView(), StrongView()):
