@@ -54,7 +54,7 @@ def tiny_data(**options: Any) -> SemiSupervisedFaces:
 
 
 def quiet_trainer(tmp_path: Any, **options: Any) -> L.Trainer:
-    """A trainer on the CPU that prints nothing and keeps nothing but what it is asked for."""
+    """A trainer on the CPU that prints nothing and keeps nothing by default."""
     defaults = {
         "accelerator": "cpu",
         "devices": 1,

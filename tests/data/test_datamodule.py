@@ -700,7 +700,7 @@ def test_label_noise_is_drawn_by_seed_and_name():
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 105, 105)])
-def test_label_noise_of_nobody_and_of_everybody(share, least, most):
+def test_label_noise_of_no_face_and_of_all(share, least, most):
     _, wrong = noisy(share)
     assert least <= wrong.sum() <= most
 
@@ -717,9 +717,9 @@ def test_label_noise_leaves_unknown_emotions_unknown_and_others_soft():
     emotion = np.array([[np.nan, np.nan], [0.3, 0.7], [0.6, 0.4]] * 20, np.float32)
     names = np.array([f"face{i}" for i in range(60)])
     given = emotion.copy()
-    everybody = mislabel(emotion, names, 1.0, seed=0)
+    all_noisy = mislabel(emotion, names, 1.0, seed=0)
     np.testing.assert_array_equal(emotion, given)
-    np.testing.assert_array_equal(everybody[:3], np.array([[np.nan, np.nan], [1, 0], [0, 1]], np.float32))
+    np.testing.assert_array_equal(all_noisy[:3], np.array([[np.nan, np.nan], [1, 0], [0, 1]], np.float32))
     np.testing.assert_array_equal(mislabel(emotion, names, 0.0, seed=0), emotion)
 
 

@@ -70,7 +70,7 @@ def messages(findings, severity) -> list[str]:
 
 
 def rehashed(split: Split, **changes) -> Split:
-    """A manifest that was changed by somebody who also wrote a right hash."""
+    """A manifest that was changed, with the hash of the change."""
     changed = replace(split, **changes)
     return replace(changed, sha256=changed.digest())
 

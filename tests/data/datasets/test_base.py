@@ -74,7 +74,7 @@ def test_another_taxonomy_moves_columns_by_name():
     np.testing.assert_equal(moved[:2].sum(1), 1)
 
 
-def test_an_emotion_that_nobody_shows_may_be_missing_in_the_other_taxonomy():
+def test_an_emotion_that_no_face_shows_may_be_missing_in_the_other_taxonomy():
     eight = faces(label=(0, 3, -1), taxonomy=BASIC_8)
     np.testing.assert_equal(eight.emotion_in(BASIC_7), eight.emotion[:, :7])
 

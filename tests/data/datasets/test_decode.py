@@ -85,7 +85,7 @@ def test_any_shape_becomes_square(height, width):
     assert square(texture(height, width), 48).shape == (48, 48, 3)
 
 
-def test_the_centre_is_kept_and_nothing_is_stretched():
+def test_the_center_is_kept_and_nothing_is_stretched():
     image = np.zeros((20, 60, 3), np.uint8)
     image[:, 20:40] = 255
     assert (square(image, 10) == 255).all()

@@ -225,7 +225,7 @@ def test_an_image_that_does_not_decode_is_named(made, tmp_path):
 def real():
     root = os.environ.get("FER_DATA_ROOT")
     if not root:
-        pytest.skip("FER_DATA_ROOT does not say where FER2013 is")
+        pytest.skip("FER_DATA_ROOT does not name the folder of FER2013")
     return FER2013(root).load(48)
 
 

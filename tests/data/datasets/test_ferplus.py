@@ -61,7 +61,7 @@ def root(tmp_path):
 
 
 def read(faces):
-    """Return what each face is said to show, by row of FER2013."""
+    """Return the label of each face, by row of FER2013."""
     return {
         int(name[-5:]): {
             emotion: round(float(share), 4)
@@ -72,7 +72,7 @@ def read(faces):
     }
 
 
-# What the votes say
+# From votes to labels
 
 
 def test_majority_follows_the_published_rule(root):
@@ -216,7 +216,7 @@ def test_folders_cannot_be_paired_with_votes(tmp_path):
 def test_the_real_counts_are_the_documented_ones(labels, classes, train, val, test):
     root = os.environ.get("FER_DATA_ROOT")
     if not root:
-        pytest.skip("FER_DATA_ROOT does not say where FER2013 and its FER+ votes are")
+        pytest.skip("FER_DATA_ROOT does not name the folder of FER2013 and its FER+ votes")
     faces = FERPlus(root, labels=labels, classes=classes).load(48)
     counts = {part: int((faces.partition == part).sum()) for part in ("train", "val", "test")}
     assert counts == {"train": train, "val": val, "test": test}

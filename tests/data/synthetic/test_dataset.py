@@ -31,7 +31,7 @@ def test_another_seed_gives_other_faces(faces):
     assert other.dataset != faces.dataset
 
 
-def test_no_two_faces_look_the_same(faces):
+def test_no_two_faces_are_the_same(faces):
     assert len(np.unique(pixels(faces).reshape(len(faces), -1), axis=0)) == len(faces)
 
 
@@ -51,10 +51,12 @@ def test_names_say_where_a_face_belongs(faces):
     assert [name.split("/")[0] for name in faces.names] == faces.partition.tolist()
 
 
-def test_what_was_asked_for_is_in_the_name_of_the_data_set():
-    asked = [{}, {"train": 8}, {"val": 8}, {"test": 8}, {"unlabeled": 8}, {"seed": 8}]
+def test_what_was_requests_for_is_in_the_name_of_the_data_set():
+    requests = [{}, {"train": 8}, {"val": 8}, {"test": 8}, {"unlabeled": 8}, {"seed": 8}]
     small = {"train": 1, "val": 1, "test": 1}
-    assert len({SyntheticFaces(**(small | options)).load(16).dataset for options in asked}) == len(asked)
+    assert len({SyntheticFaces(**(small | options)).load(16).dataset for options in requests}) == len(
+        requests
+    )
 
 
 def test_partitions_share_no_subject_and_no_face(faces):
@@ -113,7 +115,7 @@ def test_all_groups_are_there():
     assert mean["skin-light"] > mean["skin-medium"] > mean["skin-dark"]
 
 
-def test_prototypes_are_there_for_every_emotion_and_all_look_different():
+def test_prototypes_are_there_for_every_emotion_and_all_differ():
     assert tuple(PROTOTYPES) == BASIC_7.emotions
     drawn = [render(Identity(), p.always, Scene(), 48).astype(int) for p in PROTOTYPES.values()]
     for k, image in enumerate(drawn):
