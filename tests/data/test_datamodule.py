@@ -391,11 +391,13 @@ def test_workers_leave_ctrl_c_to_the_training_process():
     loader.multiprocessing_context = multiprocessing.get_context(
         "fork"
     )  # copies the handlers of this process
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
     try:
         (batch,) = loader
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
     assert batch["labeled"].weak.unique().tolist() == [11]
 
 
