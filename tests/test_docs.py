@@ -1,6 +1,8 @@
 """The front door holds what it says: files and options exist, and its Python runs."""
 
+import csv
 import re
+import shlex
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import pytest
 import yaml
 from faces import TINY, quiet_trainer, tiny_data
 
-from fer_lightning.cli import HELP
+from fer_lightning.cli import HELP, main
 
 ROOT = Path(__file__).parents[1]
 PAGES_OF_TEXT = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "experiments/results/README.md")
@@ -18,6 +20,31 @@ PAGES_OF_TEXT = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "exper
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of every ``fer-lightning`` command of a page, without the program's name."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("fer-lightning ")]
+
+
+@pytest.fixture
+def faces(tmp_path, monkeypatch):
+    """The folders that the README trains on, and its working directory."""
+    generator = np.random.default_rng(0)
+    for folder, count in (("labeled/happy", 6), ("labeled/sad", 6), ("unlabeled", 12)):
+        (tmp_path / "faces" / folder).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / f"faces/{folder}/{number}.png"), pixels)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def predicted(folder: Path) -> list[dict[str, str]]:
+    with (folder / "runs/mine/predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_readme_is_a_front_door():
@@ -31,14 +58,45 @@ def test_links_lead_to_files(page):
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
-def test_commands_name_verbs_and_files_that_exist(page):
-    text = " ".join(blocks(page, "bash")).replace("\\\n", " ")
-    verbs = re.findall(r"^fer-lightning (\w+)", text, re.MULTILINE)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "experiments/README.md"])
+def test_pages_name_verbs_and_files_that_exist(page):
+    text = (ROOT / page).read_text()
+    verbs = re.findall(r"fer-lightning (\w+)", text)
     assert verbs
-    assert all(f"  {verb} " in HELP for verb in verbs)
-    files = re.findall(r"experiments/[\w/]+\.yaml", (ROOT / page).read_text())
-    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [verb for verb in verbs if f"  {verb} " not in HELP] == []
+    files = re.findall(r"(?<![\w/])(?:experiments|tests|fer_lightning)/[\w/]+(?:\.\w+)?", text)
+    written = (".csv",)  # by the program
+    missing = [file for file in files if not file.endswith(written) and not (ROOT / file).exists()]
+    assert [file for file in missing if "NAME" not in file] == []
+
+
+def test_pages_name_options_that_exist(faces, capsys):
+    # Options that take a class list those of the class; print_config lists all others.
+    asked = [
+        "fit --model FixMatch --data.dataset FaceFolder --data.dataset.labeled faces/labeled --print_config",
+        "fit --data.dataset.help FER2013",
+        "fit --data.dataset.help FaceFolder",
+        "fit --trainer.logger.help WandbLogger",
+        *(f"{verb} --help" for verb in ("splits make", "splits verify", "matrix", "results", "methods")),
+    ]
+    known = {"--model.help"}
+    for line in asked:
+        with pytest.raises(SystemExit):
+            main(line.split())
+        shown = capsys.readouterr().out
+        known |= set(re.findall(r"--[\w.]+", shown))
+        if "--print_config" in line:
+            config = yaml.safe_load(shown)
+            known |= {f"--{name}" for name in config}
+            known |= {f"--{group}.{name}" for group in ("data", "trainer") for name in config[group]}
+            known |= {f"--model.{name}" for name in config["model"]["init_args"]}
+    named = {
+        option
+        for page in PAGES_OF_TEXT
+        for option in re.findall(r"(?<![\w-])--[a-z][\w.]*\w", (ROOT / page).read_text())
+    }
+    assert named - known - {"--config", "--dataset.root"} == set()
+    assert "--data.dataset.root" in known
 
 
 def test_files_of_the_table_exist():
@@ -52,26 +110,34 @@ def test_files_of_the_table_exist():
         assert any(path.exists() for path in paths), file
 
 
-def test_python_of_the_readme_runs_on_folders_of_pictures(tmp_path, monkeypatch, capsys):
-    generator = np.random.default_rng(0)
-    for folder, count in (("labeled/happy", 6), ("labeled/sad", 6), ("unlabeled", 12)):
-        (tmp_path / "faces" / folder).mkdir(parents=True)
-        for number in range(count):
-            pixels = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / f"faces/{folder}/{number}.png"), pixels)
+def test_commands_of_the_readme_train_and_predict(faces):
+    fit, predict, *_ = commands("README.md")
+    assert (fit[0], predict[0]) == ("fit", "predict")
+    small = {
+        "--trainer.max_steps": "2",
+        "--data.batch_size": "2",
+        "--data.unlabeled_ratio": "1",
+        "--data.image_size": "16",
+        "--data.workers": "0",
+    }
+    assert main([*fit, *(word for option in small.items() for word in option)]) == 0
+    assert main(predict) == 0
+    rows = predicted(faces)
+    assert len(rows) == 12
+    assert {"name", "emotion", "confidence", "happiness"} <= set(rows[0])
+
+
+def test_python_of_the_readme_trains_and_predicts(faces):
     (code,) = blocks("README.md", "python")
     small = {
         "max_steps=2000": "max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False",
-        "batch_size=32": "batch_size=2, unlabeled_ratio=1, workers=0",
-        "image_size=48": "image_size=16",
-        'backbone="wrn_10_1"': 'backbone="wrn_10_1", backbone_arguments={"width": 0.25}',
+        "batch_size=32, unlabeled_ratio=4": "batch_size=2, unlabeled_ratio=1, image_size=16, workers=0",
     }
     for full, tiny in small.items():
         assert full in code
         code = code.replace(full, tiny)
-    monkeypatch.chdir(tmp_path)
     exec(code, {})
-    assert "happiness" in capsys.readouterr().out
+    assert len(predicted(faces)) == 12
 
 
 def test_the_method_of_contributing_trains(tmp_path):
