@@ -22,13 +22,13 @@ class FlexMatch(FixMatch):
     2021, https://arxiv.org/abs/2110.08263: the losses of FixMatch with ``1[max q >= tau_c]``, c the predicted
     class, ``tau_c = tau beta_c / (2 - beta_c)`` and ``beta_c`` the number of unlabeled faces whose last
     confident prediction was c, over the largest such number (see ``CurriculumThreshold``). In the first steps
-    all thresholds are 0, so every pseudo-label is accepted.
+    all thresholds are 0, so every pseudo-label is accepted. ``beta`` follows after the masking, as in USB;
+    TorchSSL computes it at the start of the step.
 
     Checked against the code of microsoft/Semi-supervised-learning (USB): its step and this one, side by side
     on random batches for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences from the code
     of USB, which the paper's authors maintain (USB / here), beside those of FixMatch:
 
-    - ``beta`` is computed: after the masking / after the masking (TorchSSL: at the start of the step)
     - with several processes the confident predictions are: kept by each for itself / of all
 
     Args:

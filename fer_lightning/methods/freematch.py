@@ -91,7 +91,7 @@ class FreeMatch(SemiSupervised):
 def self_adaptive_fairness(logits: Tensor, weight: Tensor, p: Tensor, h: Tensor) -> Tensor:
     """Return the self-adaptive fairness: how the predictions for accepted faces spread over the classes.
 
-    Wang et al., ICLR 2023 (FreeMatch), https://arxiv.org/abs/2205.07246, the self-adaptive fairness:
+    Wang et al., ICLR 2023 (FreeMatch), https://arxiv.org/abs/2205.07246:
     ``sum_c SumNorm(p / h)_c log(SumNorm(p_bar / h_bar)_c + 1e-12)`` with the mean probability ``p_bar`` and
     the histogram ``h_bar`` of the accepted faces. It is added to the loss, so the predictions are spread; the
     gradient flows through ``p_bar`` alone, and a class that is predicted for no accepted face is 0.
@@ -100,7 +100,7 @@ def self_adaptive_fairness(logits: Tensor, weight: Tensor, p: Tensor, h: Tensor)
         logits: (B, C) of the strong views; half precision is computed in float32.
         weight: (B,) of 0 or 1: the accepted faces.
         p: (C,) running mean of the probabilities.
-        h: (C,) running histogram of the beliefs.
+        h: (C,) running histogram of the predictions.
 
     Returns:
         Scalar, float32 or better; 0 with a gradient of 0 if no face is accepted.

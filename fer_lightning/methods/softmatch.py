@@ -133,9 +133,9 @@ class GaussianWeight(nn.Module):
         """
         if not self.training:
             return self.mu, self.variance
-        (everybody,) = gather(confidence)
+        (whole_batch,) = gather(confidence)
         # One face has no unbiased variance, and a NaN would never leave the running mean.
-        variance, mean = torch.var_mean(everybody, correction=min(1, len(everybody) - 1))
+        variance, mean = torch.var_mean(whole_batch, correction=min(1, len(whole_batch) - 1))
         return self.mu.lerp(mean, 1 - self.momentum), self.variance.lerp(variance, 1 - self.momentum)
 
     def update(self, confidence: Tensor) -> None:

@@ -31,7 +31,7 @@ class UDA(SemiSupervised):
     for 40 to 80 steps, gave losses and weights equal to 1e-8. Differences (official code / USB / here),
     beside those of FixMatch:
 
-    - target: sharpened / not sharpened / sharpened, as with ``temperature`` 1 in USB's
+    - target: sharpened / not sharpened / sharpened (``temperature`` 1 is USB's)
     - ``l_u``: Kullback-Leibler divergence / cross-entropy / as USB, of the same gradient
     - a confidence equal to ``beta``: rejected / accepted / accepted
     - annealing compares: the label's probability / the highest one / the label's probability

@@ -103,8 +103,8 @@ def test_curriculum_takes_the_faces_of_all_ranks(monkeypatch):
     whole.resize(6), rank.resize(6)
     whole.update(p, index)
     confidence, label = p.max(-1)
-    everybody = [index, label, (confidence >= 0.5).long()]
-    monkeypatch.setattr(flexmatch, "gather", lambda *rows: everybody)
+    gathered = [index, label, (confidence >= 0.5).long()]
+    monkeypatch.setattr(flexmatch, "gather", lambda *rows: gathered)
     rank.update(p[:3], index[:3])
     assert torch.equal(rank.selected, whole.selected)
     assert torch.equal(rank.beta, whole.beta)

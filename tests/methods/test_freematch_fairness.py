@@ -9,9 +9,9 @@ P = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 
 RUNNING = torch.tensor([0.3375, 0.3375, 0.325]), torch.tensor([0.35, 0.325, 0.325])
 
 
-def slow(answers, weight, p, h):
+def slow(predictions, weight, p, h):
     """The equation, one number at a time."""
-    accepted = [row for row, w in zip(answers.tolist(), weight.tolist(), strict=True) if w]
+    accepted = [row for row, w in zip(predictions.tolist(), weight.tolist(), strict=True) if w]
     if not accepted:
         return 0.0
     classes = range(len(p))
@@ -51,7 +51,7 @@ def test_rejected_faces_and_the_order_of_the_batch_do_not_matter():
     torch.testing.assert_close(loss, self_adaptive_fairness(logits[order], weight[order], *RUNNING))
 
 
-def test_the_gradient_is_that_of_accepted_faces_and_finite_with_classes_nobody_is_answered_with():
+def test_the_gradient_is_that_of_accepted_faces_and_finite_with_classes_that_are_never_predicted():
     logits = torch.tensor([[4.0, 0, 0], [3.0, 1, 0], [0, 0, 5]], requires_grad=True)
     loss = self_adaptive_fairness(logits, torch.tensor([1.0, 1, 0]), *RUNNING)
     loss.backward()
@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_accepted_faces_and_finite_with_classes_nobody_i
     assert spread.grad.abs().sum(-1).gt(0).all()
 
 
-def test_nobody_accepted_gives_zero_and_a_zero_gradient():
+def test_no_accepted_face_gives_zero_and_a_zero_gradient():
     logits = P.log().requires_grad_()
     loss = self_adaptive_fairness(logits, torch.zeros(4), *RUNNING)
     loss.backward()

@@ -23,7 +23,7 @@ def batch(labeled=4, unlabeled=6):
     target = Target(torch.eye(7)[torch.arange(labeled) % 7], 2 * torch.rand(labeled, 2) - 1)
     weak = images[labeled:].view(2, unlabeled, 3, 16, 16)
     return (
-        Labeled(images[:labeled], target, torch.arange(labeled)),
+        Labeled(images[None, :labeled], target, torch.arange(labeled)),
         Unlabeled(weak, weak[:0], torch.arange(unlabeled)),
     )
 
@@ -32,7 +32,8 @@ def test_guess_golden_values(monkeypatch):
     method, (_, unlabeled) = mixmatch_of(emotions=["happy", "sad", "fear"]), batch(unlabeled=1)
     views = torch.tensor([[[0.7, 0.2, 0.1]], [[0.5, 0.3, 0.2]]])
     nothing = torch.zeros(1, 0)
-    monkeypatch.setattr(method, "look", lambda *_: [Output(p.log(), *[nothing] * 4) for p in views])
+    outputs = [Output(p.log(), *[nothing] * 3) for p in views]
+    monkeypatch.setattr(method, "forward_views", lambda *_: outputs)
     pseudo = method.pseudo_label(unlabeled)
     assert pseudo.target.emotion[0].tolist() == pytest.approx([0.80899, 0.14045, 0.05056], abs=1e-5)
     assert pseudo.confidence.tolist() == pytest.approx([0.80899], abs=1e-5)
@@ -40,7 +41,7 @@ def test_guess_golden_values(monkeypatch):
     assert pseudo.threshold.isnan().all()
 
 
-@pytest.mark.parametrize("faces", [(4, 4), (4, 12), (6, 2)])  # mu of 1, 3, 1/3
+@pytest.mark.parametrize("faces", [(4, 4), (4, 12), (6, 2)])  # unlabeled ratio of 1, 3, 1/3
 def test_equals_the_slow_reference(faces):
     method = mixmatch_of(unlabeled_weight=5.0, mixup_alpha=0.75, targets="both")
     labeled, unlabeled = batch(*faces)
@@ -65,7 +66,8 @@ def test_equals_the_slow_reference(faces):
             squared += float((output.logits[0].softmax(-1) - y).square().mean()) / (2 * u)
             squared += float((output.valence_arousal[0] - va).square().mean()) / (2 * u)
     task = method.task
-    head = Output(*(torch.cat(parts) for parts in zip(*(o for o, _ in rows[:b]), strict=True)))
+    logits, valence_arousal, *others = zip(*(output[:4] for output, _ in rows[:b]), strict=True)
+    head = Output(*map(torch.cat, (logits, valence_arousal, *others)))
     unknown = Target(torch.full((b, 7), math.nan), torch.stack([va for _, va in rows[:b]]))
     supervised += float(task.supervised(head, unknown))
     assert terms["unlabeled"].item() == pytest.approx(5 * squared, rel=1e-4)
@@ -79,9 +81,7 @@ def test_without_mixing_it_is_consistency_of_both_views(monkeypatch):
     terms = method.losses(labeled, unlabeled, pseudo)
     expected = method.task.supervised(method.student(labeled.weak[0]), labeled.target)
     torch.testing.assert_close(terms["supervised"], expected)
-    each = [
-        (method.student(v).logits.softmax(-1) - pseudo.target.emotion).square() for v in unlabeled.weak[0]
-    ]
+    each = [(method.student(v).logits.softmax(-1) - pseudo.target.emotion).square() for v in unlabeled.weak]
     torch.testing.assert_close(terms["unlabeled"], torch.stack(each).mean())
 
 
@@ -111,8 +111,10 @@ def test_an_unknown_label_spoils_its_mixtures_alone():
 
 def test_images_are_mixed_in_the_unit_interval(monkeypatch):
     method, (labeled, unlabeled), seen = mixmatch_of(), batch(), []
-    pseudo, look = method.pseudo_label(unlabeled), method.look
-    monkeypatch.setattr(method, "look", lambda *images: seen.extend(images) or look(*images))
+    pseudo, forward_views = method.pseudo_label(unlabeled), method.forward_views
+    monkeypatch.setattr(
+        method, "forward_views", lambda *images: seen.extend(images) or forward_views(*images)
+    )
     method.losses(labeled, unlabeled, pseudo)
     assert [len(images) for images in seen] == [4, 12]
     assert all(images.dtype == torch.float32 for images in seen)
@@ -120,6 +122,6 @@ def test_images_are_mixed_in_the_unit_interval(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["temperature", "mixup_alpha"])
-def test_bad_options_are_refused(name):
-    with pytest.raises(InputError, match=rf"--model\.{name} is 0"):
-        mixmatch_of(**{name: 0.0})
+def test_values_of_zero_are_refused(name):
+    with pytest.raises(InputError, match=rf"{name} is 0; it must be a number above 0"):
+        mixmatch_of(**{name: 0})

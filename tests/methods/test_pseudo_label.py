@@ -17,7 +17,7 @@ def test_terms_match_a_slow_reference():
     method, labeled, unlabeled = method_and_batch(unlabeled_weight=2.0)
     method.eval()
     with torch.no_grad():
-        p = method.student(unlabeled.weak).logits.softmax(-1)
+        p = method.student(unlabeled.weak[0]).logits.softmax(-1)
         method.threshold = float(p.max(-1).values.median())
         pseudo = method.pseudo_label(unlabeled)
         terms = method.losses(labeled, unlabeled, pseudo)
@@ -40,8 +40,8 @@ def test_the_prediction_of_the_same_view_is_taught_and_the_target_is_not():
     assert method.views == (1, 1, 0, False)
 
 
-def test_separate_forwards_let_target_and_prediction_be_one_answer():
-    """In train mode too: the weak views share batch statistics with nobody else."""
+def test_separate_forwards_let_target_and_prediction_be_one_prediction():
+    """In train mode too: the weak views share batch statistics with no other faces."""
     method, labeled, unlabeled = method_and_batch(threshold=0.0)
     with torch.no_grad():
         pseudo = method.pseudo_label(unlabeled)
@@ -79,12 +79,12 @@ def test_in_training_the_ramp_follows_the_steps(tmp_path):
             return terms
 
     quiet_trainer(tmp_path, max_steps=10, limit_val_batches=0).fit(
-        Spy(**TINY, threshold=0.0), tiny_data(mu=1)
+        Spy(**TINY, threshold=0.0), tiny_data(unlabeled_ratio=1)
     )
     assert values == pytest.approx([0, 0.25, 0.5, 0.75, *[1] * 6], rel=1e-3)
 
 
 @pytest.mark.parametrize("ramp", [-0.1, 1.5])
 def test_a_ramp_outside_the_run_is_refused(ramp):
-    with pytest.raises(InputError, match=r"--model\.ramp"):
+    with pytest.raises(InputError, match=rf"ramp is {ramp}; it must be a number from 0 to 1"):
         PseudoLabel(**TINY, ramp=ramp)

@@ -24,7 +24,7 @@ def test_steps_match_a_slow_reference():
         build(momentum=0.5, unlabeled_weight=2.0, alignment_target="uniform"),
         varied_batch(),
     )
-    q = model.student(unlabeled.weak).logits.softmax(-1).tolist()
+    q = model.student(unlabeled.weak[0]).logits.softmax(-1).tolist()
     log_s = model.student(unlabeled.strong[0]).logits.log_softmax(-1)
     mean = [sum(row[c] for row in q) / 12 for c in range(7)]  # of every batch, hence the running one
     mu, variance = 1 / 7, 1.0
@@ -40,10 +40,11 @@ def test_steps_match_a_slow_reference():
         weight = [math.exp(-(min(c - mu, 0) ** 2) / (2 * variance / 4)) for c in confidence]
         torch.testing.assert_close(pseudo.weight, torch.tensor(weight), rtol=1e-4, atol=1e-5)
         labels = [row.index(max(row)) for row in q]
-        assert pseudo.target.label.tolist() == labels  # of the answer as it is, not aligned
+        assert pseudo.target.label.tolist() == labels  # of the probabilities as they are, not aligned
         loss = -sum(w * float(log_s[i, c]) for i, (w, c) in enumerate(zip(weight, labels, strict=True))) / 12
         terms = model.losses(labeled, unlabeled, pseudo)
         assert float(terms["unlabeled"]) == pytest.approx(2 * loss, rel=1e-3)
+        model.update_state(labeled, unlabeled, pseudo, terms.outputs)
     assert pseudo.threshold.isnan().all()
     assert 0 < pseudo.weight.min() < pseudo.weight.max() == 1
 
@@ -53,12 +54,12 @@ def test_alignment_moves_weights_and_never_labels():
     _, unlabeled = varied_batch()
     model = build(momentum=0.0)
     plain = model.pseudo_label(unlabeled)
-    rarest = int(model.student(unlabeled.weak).logits.softmax(-1).mean(0).argmin())
+    rarest = int(model.student(unlabeled.weak[0]).logits.softmax(-1).mean(0).argmin())
     prior = torch.full((7,), 0.01)
     prior[rarest] = 0.94
     model.alignment.aim(prior)
     aligned = model.pseudo_label(unlabeled)
-    q = model.student(unlabeled.weak).logits.softmax(-1)
+    q = model.student(unlabeled.weak[0]).logits.softmax(-1)
     assert not torch.equal(model.alignment(q).argmax(-1), q.argmax(-1))
     assert torch.equal(aligned.target.emotion, plain.target.emotion)
     assert torch.equal(aligned.confidence, plain.confidence)
@@ -82,5 +83,5 @@ def test_the_target_is_the_labels_shares_or_uniform(tmp_path, alignment_target):
 
 
 def test_a_gaussian_without_width_is_refused():
-    with pytest.raises(InputError, match=r"--model\.n_sigma"):
+    with pytest.raises(InputError, match="n_sigma is 0; it must be a number above 0"):
         SoftMatch(**TINY, n_sigma=0)

@@ -21,15 +21,15 @@ def build(**options):
 @torch.no_grad()
 def test_terms_match_a_slow_reference():
     model, (labeled, unlabeled) = build(unlabeled_weight=2.0, temperature=0.5), varied_batch()
-    q = model.student(unlabeled.weak).logits.softmax(-1)
-    model.beta = float(q.max(-1).values.median())
+    q = model.student(unlabeled.weak[0]).logits.softmax(-1)
+    model.threshold = float(q.max(-1).values.median())
     pseudo = model.pseudo_label(unlabeled)
     terms = model.losses(labeled, unlabeled, pseudo)
     log_s = model.student(unlabeled.strong[0]).logits.log_softmax(-1).tolist()
     x = model.student(labeled.weak[0]).logits.log_softmax(-1)
     loss, accepted = 0.0, 0
     for row, strong in zip(q.tolist(), log_s, strict=True):
-        if max(row) >= model.beta:
+        if max(row) >= model.threshold:
             powers = [each**2 for each in row]  # 1 / 0.5
             loss += -sum(a / sum(powers) * b for a, b in zip(powers, strong, strict=True)) / 12
             accepted += 1
@@ -42,7 +42,7 @@ def test_terms_match_a_slow_reference():
 @torch.no_grad()
 def test_the_target_is_sharpened_and_the_confidence_is_not(monkeypatch):
     model, (_, unlabeled) = build(temperature=0.5, threshold=0.7), varied_batch(7, 1)
-    output = model.student(unlabeled.weak)
+    output = model.student(unlabeled.weak[0])
     logits = torch.tensor([[0.6, 0.3, 0.1, 0, 0, 0, 0]]).log()
     monkeypatch.setattr(model.student, "forward", lambda images: output._replace(logits=logits))
     pseudo = model.pseudo_label(unlabeled)
@@ -80,15 +80,15 @@ def test_signal_threshold(schedule, start, middle, end):
 
 
 @pytest.mark.parametrize("classes", range(2, 12))
-def test_without_annealing_no_certainty_is_too_much(classes):
+def test_without_annealing_no_probability_is_too_high(classes):
     assert signal_threshold("none", 0.3, classes) == 1
 
 
-def test_annealed_labels_are_unknown_and_moods_stay():
+def test_annealed_labels_are_unknown_and_valence_and_arousal_stay():
     target = Target(torch.eye(3), torch.ones(3, 2))
     probability = torch.tensor([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.3, 0.2, 0.5]])
     left = annealed(target, probability, 0.5)
-    assert left.label.tolist() == [-1, 1, 2]  # surer of another class is no reason, nor is equality
+    assert left.label.tolist() == [-1, 1, 2]  # more of another class is no reason, nor is equality
     assert torch.equal(left.valence_arousal, target.valence_arousal)
 
 
@@ -116,7 +116,6 @@ def test_annealed_training_is_finite(tmp_path, annealing):
     assert math.isfinite(trainer.callback_metrics["train/loss"])
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0])
-def test_a_temperature_that_sharpens_nothing_is_refused(temperature):
-    with pytest.raises(InputError, match=r"--model\.temperature"):
-        UDA(**TINY, temperature=temperature)
+def test_a_temperature_of_zero_is_refused():
+    with pytest.raises(InputError, match="temperature is 0; it must be a number above 0"):
+        UDA(**TINY, temperature=0)

@@ -3,7 +3,7 @@ import torch
 
 from fer_lightning.pseudo_labels import make_pseudo_labels, sharpen
 
-NOBODY_ASKS = torch.zeros(3, 0)
+NO_VALENCE_AROUSAL = torch.zeros(3, 0)
 PROBABILITY = torch.tensor([[0.95, 0.03, 0.02], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
 
 
@@ -17,8 +17,8 @@ PROBABILITY = torch.tensor([[0.95, 0.03, 0.02], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]
         (torch.tensor(0.5), [1, 1, 0]),
     ],
 )
-def test_believed_are_those_that_reach_the_threshold_of_their_emotion(threshold, weight):
-    pseudo = make_pseudo_labels(torch.tensor([4, 0, 2]), PROBABILITY, NOBODY_ASKS, threshold)
+def test_accepted_are_those_that_reach_the_threshold_of_their_emotion(threshold, weight):
+    pseudo = make_pseudo_labels(torch.tensor([4, 0, 2]), PROBABILITY, NO_VALENCE_AROUSAL, threshold)
     assert pseudo.target.emotion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert pseudo.target.valence_arousal.isnan().all()
     assert pseudo.weight.tolist() == weight
@@ -29,14 +29,14 @@ def test_believed_are_those_that_reach_the_threshold_of_their_emotion(threshold,
     assert kinds == {torch.float32}
 
 
-def test_a_threshold_that_moves_later_does_not_move_the_belief():
+def test_a_threshold_that_moves_later_does_not_move_the_pseudo_labels():
     threshold = torch.full((3,), 0.5)
-    pseudo = make_pseudo_labels(torch.arange(3), PROBABILITY, NOBODY_ASKS, threshold)
+    pseudo = make_pseudo_labels(torch.arange(3), PROBABILITY, NO_VALENCE_AROUSAL, threshold)
     threshold.fill_(0.9)
     assert pseudo.threshold.tolist() == [0.5, 0.5, 0.5]
 
 
-def test_without_a_threshold_every_face_is_believed():
+def test_without_a_threshold_every_face_is_accepted():
     valence_arousal = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     pseudo = make_pseudo_labels(torch.arange(3), PROBABILITY, valence_arousal, None, soft=PROBABILITY)
     assert pseudo.weight.tolist() == [1, 1, 1]
@@ -51,7 +51,7 @@ def test_no_faces():
 
 
 @pytest.mark.parametrize("threshold", [0.0, None])
-def test_a_probability_that_is_no_number_is_not_believed(threshold):
+def test_a_probability_that_is_no_number_is_not_accepted(threshold):
     pseudo = make_pseudo_labels(torch.arange(1), torch.full((1, 3), torch.nan), torch.zeros(1, 0), threshold)
     assert pseudo.weight.tolist() == [0]
 

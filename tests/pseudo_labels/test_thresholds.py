@@ -51,8 +51,8 @@ def test_self_adaptive_takes_the_faces_of_all_ranks(monkeypatch):
     whole, rank = SelfAdaptiveThreshold(4), SelfAdaptiveThreshold(4)
     whole.update(p)
     confidence, label = p.max(-1)
-    everybody = [confidence.sum(), p.sum(0), torch.eye(4)[label].sum(0)]
-    monkeypatch.setattr(thresholds, "total", lambda *sums: everybody)
+    gathered = [confidence.sum(), p.sum(0), torch.eye(4)[label].sum(0)]
+    monkeypatch.setattr(thresholds, "total", lambda *sums: gathered)
     rank.update(p[:2])
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(rank.state_dict()[name], value)
