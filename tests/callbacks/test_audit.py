@@ -12,10 +12,10 @@ from fer_lightning.outputs.csv_files import read_csv
 
 
 class Complementary(FixMatch):
-    """Believes that a face does not show the emotions it finds improbable."""
+    """Takes improbable emotions for complementary labels."""
 
     def pseudo_label(self, unlabeled):
-        q = self(unlabeled.weak).emotion
+        q = self(unlabeled.weak[0]).emotion
         return super().pseudo_label(unlabeled)._replace(negative=q < 1 / 7)
 
 

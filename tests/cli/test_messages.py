@@ -61,7 +61,7 @@ REFUSED = {
         "--model=fer_lightning.methods.Fixmatch",
         "no method 'fer_lightning.methods.Fixmatch' for --model; did you mean FixMatch?",
     ),
-    "method unlike any": ("--model=YOLO", "no method 'YOLO' for --model; there are AdaCM, CoMatch, DTASNL"),
+    "method unlike any": ("--model=YOLO", "no method 'YOLO' for --model; there are AdaCM"),
     "data set": (
         "--data.dataset=fer2031",
         "no data set 'fer2031' for --data.dataset; did you mean FER2013?",
