@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(path: "str | Path") -> "SemiSupervised":
+def load(path: "str | Path", method: "type[SemiSupervised] | None" = None) -> "SemiSupervised":
     """Open a checkpoint on the CPU, as the method that wrote it, ready to predict.
 
     Example, with two black images in the place of faces:
@@ -35,14 +35,17 @@ def load(path: "str | Path") -> "SemiSupervised":
 
     Args:
         path: a ``.ckpt`` file written by this package.
+        method: class of the method, where it is none of this package: a checkpoint imports no other code.
 
     Returns:
-        The method in eval mode: called with (B, 3, H, W) uint8 RGB images, it returns a ``Prediction`` with
-        the probabilities of the emotions, (B, C), and valence and arousal, (B, 2), where it learned them.
+        The method in eval mode: called with faces, it returns a ``Prediction`` with the probabilities of the
+        emotions, (B, C), and valence and arousal, (B, 2), where it learned them. Faces are (B, 3, H, W)
+        uint8 RGB; or one or a list of PIL images, (H, W, 3) uint8 arrays and (3, H, W) uint8 tensors. They
+        are resized to the size of the training.
 
     Raises:
         CheckpointError: if the file is not a checkpoint of this package.
     """
     from fer_lightning.inference.load import load_method
 
-    return load_method(path)
+    return load_method(path, method)

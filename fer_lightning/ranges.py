@@ -60,6 +60,22 @@ def check_ranges(built: type, values: Mapping[str, Any], section: str | None = N
                     _check(number, name, values.get(name), section)
 
 
+def plain_numbers(value: Any) -> Any:
+    """Return a value, or nested lists, tuples and mappings, with plain ``int`` and ``float`` as numbers.
+
+    The parser's numbers are instances of the types above, which a checkpoint could not be read with.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        plain = [plain_numbers(inner) for inner in value]
+        return tuple(plain) if isinstance(value, tuple) else plain
+    for kind in (float, int):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
+
+
 def _check(number: type, name: str, value: Any, section: str | None) -> None:
     if value is None or isinstance(value, str | dict):
         return

@@ -29,7 +29,9 @@ def full_trainer(run_dir: Path, callbacks: Any = (), loggers: Any = (), **option
 
     Without ``figures`` it draws only those of the audit, which saves half of the time.
     """
-    ours = run_callbacks(run_dir, options.pop("every_n_steps", None))
+    names = options.keys() & {"every_n_steps", "every_minutes", "change_length"}
+    kept = {name: options.pop(name) for name in names}
+    ours = run_callbacks(run_dir, **kept)
     if not options.pop("figures", False):
         ours = [each for each in ours if not isinstance(each, EvaluationFigures | ViewPicture)]
     return quiet_trainer(
@@ -42,12 +44,16 @@ def full_trainer(run_dir: Path, callbacks: Any = (), loggers: Any = (), **option
     )
 
 
+def fix_match() -> FixMatch:
+    """The method of ``full_fit``."""
+    return FixMatch(**TINY, threshold=0.2, ema_decay=0.9, dropout=0.2)
+
+
 def full_fit(
     run_dir: Path, ckpt_path: Path | None = None, method: Any = None, data: Any = None, **options: Any
 ) -> L.Trainer:
     """Train FixMatch, or the method given, for two epochs of five batches, and return the trainer."""
     L.seed_everything(3, verbose=False)
-    method = method or FixMatch(**TINY, threshold=0.2, ema_decay=0.9, dropout=0.2)
     trainer = full_trainer(run_dir, **options)
-    trainer.fit(method, data or tiny_data(), ckpt_path=ckpt_path)
+    trainer.fit(method or fix_match(), data or tiny_data(), ckpt_path=ckpt_path)
     return trainer

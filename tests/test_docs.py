@@ -43,7 +43,7 @@ def faces(tmp_path, monkeypatch):
 
 
 def predicted(folder: Path) -> list[dict[str, str]]:
-    with (folder / "runs/mine/predictions.csv").open(newline="", encoding="utf-8") as file:
+    with (folder / "runs/mine/predictions-unlabeled.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

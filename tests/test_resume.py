@@ -9,7 +9,8 @@ from faces import TINY, quiet_trainer, tiny_data
 from torch import Tensor
 
 from fer_lightning.data.datasets.base import DataError
-from fer_lightning.methods import FixMatch
+from fer_lightning.errors import CheckpointError
+from fer_lightning.methods import FixMatch, PseudoLabel
 
 
 class Recorder(L.Callback):
@@ -30,11 +31,16 @@ class Recorder(L.Callback):
             trainer.save_checkpoint(self.path)
 
 
+def fix_match(**options: Any) -> FixMatch:
+    settings = {"threshold": 0.3, "dropout": 0.3, "warmup_steps": 3, "optimizer": "adamw", "lr": 1e-3}
+    return FixMatch(**TINY, **settings | options)
+
+
 def run(
     tmp_path: Any, recorder: Recorder, workers: int, accumulate: int, ckpt_path: Any = None
 ) -> dict[str, Any]:
     L.seed_everything(5, workers=True, verbose=False)
-    method = FixMatch(**TINY, threshold=0.3, dropout=0.3, warmup_steps=3, optimizer="adamw", lr=1e-3)
+    method = fix_match()
     trainer = quiet_trainer(
         tmp_path, max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[recorder], deterministic=True
     )
@@ -84,10 +90,31 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, workers, accumulate, sav
 
 def test_other_seed_or_split_cannot_be_resumed(tmp_path):
     run(tmp_path, Recorder(7, tmp_path / "mid.ckpt"), 0, 1)
-    method = FixMatch(**TINY)
     others = [{"seed": 3}, {"labels_per_class": 5}, {"batch_size": 7}, {"label_noise": 0.1}]
     for options in others:
         with pytest.raises(DataError, match="trained on other data"):
             quiet_trainer(tmp_path, max_epochs=3).fit(
-                method, tiny_data(**({"seed": 2} | options)), ckpt_path=tmp_path / "mid.ckpt"
+                fix_match(), tiny_data(**({"seed": 2} | options)), ckpt_path=tmp_path / "mid.ckpt"
             )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"lr": 0.5}, "lr 0.001 there, 0.5 here"), ({"threshold": 0.9}, "threshold 0.3 there, 0.9 here")],
+)
+def test_other_options_of_the_method_cannot_be_resumed(tmp_path, options, said):
+    run(tmp_path, Recorder(7, tmp_path / "mid.ckpt"), 0, 1)
+    with pytest.raises(CheckpointError, match=said):
+        quiet_trainer(tmp_path, max_epochs=3).fit(
+            fix_match(**options), tiny_data(seed=2), ckpt_path=tmp_path / "mid.ckpt"
+        )
+
+
+def test_another_method_or_image_size_cannot_be_resumed(tmp_path):
+    run(tmp_path, Recorder(7, tmp_path / "mid.ckpt"), 0, 1)
+    for method, data, said in (
+        (PseudoLabel(**TINY), tiny_data(seed=2), "is of FixMatch, and the method here is PseudoLabel"),
+        (fix_match(), tiny_data(seed=2, image_size=20), "images of 16 pixels, and those here have 20"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            quiet_trainer(tmp_path, max_epochs=3).fit(method, data, ckpt_path=tmp_path / "mid.ckpt")

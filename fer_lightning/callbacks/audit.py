@@ -7,6 +7,7 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from fer_lightning.callbacks.epoch_metrics import log_epoch_metrics
 from fer_lightning.data.batch import Target
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
@@ -77,7 +78,7 @@ class PseudoLabelAudit(Callback):
         rows = audit_rows(state, task.emotions)
         if not rows["all"]["seen"]:
             return
-        self._log(pl_module, rows, task.valence_arousal)
+        self._log(trainer, pl_module, rows, task.valence_arousal)
         if trainer.is_global_zero:
             self._write(trainer, rows, task.emotions)
 
@@ -94,14 +95,14 @@ class PseudoLabelAudit(Callback):
         by_emotion = {emotion: rows[emotion] for emotion in emotions or ["all"]}
         log_figure(trainer, "pseudo_labels", audit_figure(by_emotion, history))
 
-    def _log(self, pl_module: L.LightningModule, rows: AuditRows, valence_arousal: bool) -> None:
+    def _log(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, rows: AuditRows, valence_arousal: bool
+    ) -> None:
         scalars = _SCALARS + _SCALARS_OF_VALENCE_AROUSAL * valence_arousal
         values = {f"audit/{name}": rows["all"][name] for name in scalars}
         for emotion in rows.keys() - {"all"}:
             values |= {f"audit/{name}/{emotion}": rows[emotion][name] for name in _SCALARS_PER_EMOTION}
-        known = {name: value for name, value in sorted(values.items()) if value == value}
-        # Equal on all ranks already; logged like this, Lightning neither reduces them nor warns.
-        pl_module.log_dict(known, batch_size=1, sync_dist=True, rank_zero_only=True)
+        log_epoch_metrics(trainer, pl_module, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts of all ranks since the epoch began; called on all of them."""

@@ -14,11 +14,15 @@ from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import DIMENSIONS
 from fer_lightning.outputs.csv_files import cell
 from fer_lightning.outputs.files import write_atomically, writing
+from fer_lightning.outputs.names import of_data
 from fer_lightning.task import Prediction
 
 
 class PredictionWriter(Callback):
-    """Writes ``predictions.csv``: name, emotion, confidence, each emotion's probability, valence, arousal.
+    """Writes predictions: name, emotion, confidence, each emotion's probability, valence, arousal.
+
+    The file is ``predictions-<part>.csv``, such as ``predictions-test.csv``; of other data than the run's own
+    it has these in its name.
 
     Rows are written batch by batch and nothing is kept. With several ranks each writes a part beside the
     file, and rank zero puts them together, rank after rank; so the run directory must be shared by all of
@@ -29,14 +33,17 @@ class PredictionWriter(Callback):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.file = Path(run_dir) / "predictions.csv"
+        self.run_dir = Path(run_dir)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the table, or this rank's part of it."""
         method = cast(SemiSupervised, pl_module)
         data, task = cast(SemiSupervisedFaces, trainer.datamodule), method.task  # type: ignore[attr-defined]
+        name = of_data("predictions", self.run_dir, data.faces.dataset, data.split.sha256)
+        self.file = self.run_dir / f"{name}-{data.predict_on}.csv"
         self._emotions = task.emotions
         self._names = data.faces.names[getattr(data, data.predict_on)]
+        self._part_name = data.predict_on
         header = ["name"]
         if task.classes:
             header += ["emotion", "confidence", *task.emotions]
@@ -86,6 +93,7 @@ class PredictionWriter(Callback):
                         shutil.copyfileobj(part, table)
             for each in parts:
                 each.unlink()
+            print(f"Predictions of {len(self._names):,} {self._part_name} faces: {self.file}")
 
     def _part(self, rank: int) -> Path:
         return self.file.with_name(f".{self.file.name}.{rank}")

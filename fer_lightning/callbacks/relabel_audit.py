@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from fer_lightning.callbacks.epoch_metrics import log_epoch_metrics
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.methods.scl_uerm_arm.relabeling import Relabeling
@@ -49,9 +50,7 @@ class RelabelAudit(Callback):
         )
         rows = relabel_rows(self._truth, original, current, pending, emotions)
         shares = {f"audit/{name}": rows["all"][f"{name}_share"] for name in ("repaired", "broken")}
-        known = {name: value for name, value in shares.items() if value == value}
-        # Equal on all ranks already; logged like this, Lightning neither reduces them nor warns.
-        pl_module.log_dict(known, batch_size=1, sync_dist=True, rank_zero_only=True)
+        log_epoch_metrics(trainer, pl_module, shares)
         if trainer.is_global_zero:
             epoch, step = trainer.current_epoch, trainer.global_step
             table: list[Row] = [row for row in read_csv(self.file) if int(row["epoch"]) < epoch]

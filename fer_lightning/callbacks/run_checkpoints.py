@@ -1,6 +1,7 @@
 """The two checkpoints of a run: the best on the validation faces, and the last."""
 
 import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,24 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+from fer_lightning.outputs.checkpoint_files import BEST, LAST
+
+EXCHANGED_STEPS = 10
+"""On several ranks the time is looked at after this many steps, as they have to agree on it."""
 
 
-def run_checkpoints(run_dir: Path, every_n_steps: int | None = None) -> list[Callback]:
+def run_checkpoints(
+    run_dir: Path, every_n_steps: int | None = None, every_minutes: float | None = None
+) -> list[Callback]:
     """Return the callbacks that keep ``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt``.
 
     Args:
         run_dir: of the run.
         every_n_steps: optimizer steps after which the last checkpoint is renewed within an epoch too.
+        every_minutes: minutes after which it is.
     """
     folder = Path(run_dir) / "checkpoints"
-    return [BestCheckpoint(folder), LastCheckpoint(folder / LAST, every_n_steps)]
+    return [BestCheckpoint(folder), LastCheckpoint(folder / LAST, every_n_steps, every_minutes)]
 
 
 def resumable(trainer: L.Trainer, batch_idx: int) -> bool:
@@ -83,10 +90,14 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: of the file.
         every_n_steps: optimizer steps after which it is renewed within an epoch too.
+        every_minutes: minutes after which it is, counted from the last time.
     """
 
-    def __init__(self, path: Path, every_n_steps: int | None = None) -> None:
-        self.path, self.every_n_steps = path, every_n_steps
+    def __init__(
+        self, path: Path, every_n_steps: int | None = None, every_minutes: float | None = None
+    ) -> None:
+        self.path, self.every_n_steps, self.every_minutes = path, every_n_steps, every_minutes
+        self._saved_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the next epoch, where the checkpoint that training resumes from is of the end of one.
@@ -94,6 +105,7 @@ class LastCheckpoint(Checkpoint):
         Without ``max_steps`` Lightning does so itself. With it, Lightning 2.6 ends the epoch once more: what
         a method does then is done twice, and as the epoch also counts twice, ``max_epochs`` come too early.
         """
+        self._saved_at = time.monotonic()
         loop = trainer.fit_loop
         if loop.restarted_on_epoch_end:
             loop.epoch_progress.increment_completed()
@@ -106,10 +118,22 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save in mid-epoch, if it is due."""
-        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        if due and resumable(trainer, batch_idx):
-            trainer.save_checkpoint(self.path, weights_only=False)
+        if resumable(trainer, batch_idx) and self._due(trainer):
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save: Lightning calls checkpoint callbacks after all others and after the method itself."""
+        self._save(trainer)
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0:
+            return True
+        if not self.every_minutes or (trainer.world_size > 1 and step % EXCHANGED_STEPS):
+            return False
+        late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        return trainer.strategy.reduce_boolean_decision(late, all=False)  # clocks differ between ranks
+
+    def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved_at = time.monotonic()

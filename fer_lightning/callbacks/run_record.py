@@ -1,6 +1,7 @@
 """Records of a run: its faces, code, settings and cost, in files and in the loggers."""
 
 import json
+import math
 import os
 import subprocess
 import time
@@ -16,7 +17,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 import fer_lightning
 from fer_lightning.data.datamodule import SemiSupervisedFaces
-from fer_lightning.methods.base import SemiSupervised
+from fer_lightning.errors import InputError
+from fer_lightning.methods.base import SemiSupervised, class_path
 from fer_lightning.outputs.files import write_atomically
 from fer_lightning.outputs.run_logger import RunLogger
 
@@ -24,55 +26,99 @@ from fer_lightning.outputs.run_logger import RunLogger
 class RunRecord(Callback):
     """Writes ``split.json`` and ``run.json``, and gives the loggers what a number must be traceable to.
 
-    ``run.json`` has the method's class and ``revision``, seed, hash of the split, commit, data set and its
-    license, numbers of labels, unlabeled faces and parameters, steps, seconds and device. Its ``finished`` is
-    false from the first batch on, and true once training has ended. Its ``wall_s`` is the time spent on the
-    weights at hand: a run that resumes goes on from the time of its checkpoint, so work that was lost does
-    not count.
+    ``run.json`` has the method's class and ``revision``, both seeds, hash of the split, commit, data set and
+    its license, numbers of labels, unlabeled faces and parameters, steps, seconds and device. It is renewed
+    with every checkpoint. Its ``finished`` is false from the first batch on, and true once training has
+    ended. Its ``wall_s`` is the time spent on the weights at hand: a run that resumes goes on from the time
+    of its checkpoint, so work that was lost does not count.
 
     Args:
         run_dir: where the files go.
+        change_length: whether a run that goes on may be longer or shorter than it was to be.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, change_length: bool = False) -> None:
         self.run_dir = Path(run_dir)
+        self.change_length = change_length
         self._wall_s = 0.0
         self._since: float | None = None
-        self._setting: dict[str, int] = {}
-        self._setting_before: dict[str, int] = {}
+        self._origin: dict[str, Any] = {}
+        self._setting: dict[str, Any] = {}
+        self._setting_before: dict[str, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write both files, and let the log of the run begin at this step."""
+        """Write both files, and let the log of the run begin at this step.
+
+        Raises:
+            InputError: if the run that goes on had another seed or another length; nothing is written then.
+        """
         method, data = cast(SemiSupervised, pl_module), _data(trainer)
         self._since = time.monotonic()
         self._setting = {
             "revision": method.revision,
             "devices": trainer.world_size,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "precision": str(trainer.precision),
+            "length": _length(trainer),
+            "seed_everything": seed_everything(),
         }
-        for name, before in self._setting_before.items():
-            if before != self._setting[name]:
-                rank_zero_warn(
-                    f"the run to resume had {name} {before}, now it is {self._setting[name]}: training goes "
-                    "on, but not exactly as it would have"
-                )
+        self._compare()
+        self._origin = _origin(trainer, method)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.begin(trainer.global_step)
-            logger.log_hyperparams(_origin(trainer, method))
+            logger.log_hyperparams(self._origin)
         if trainer.is_global_zero:
             with write_atomically(self.run_dir / "split.json") as stream:
                 stream.write(data.split.to_json())
-            self._write(trainer, method, finished=False)
+            self._write(trainer, finished=False)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record that training has ended."""
         if trainer.is_global_zero:
-            self._write(trainer, cast(SemiSupervised, pl_module), finished=True)
+            self._origin = self._origin or _origin(trainer, cast(SemiSupervised, pl_module))
+            self._write(trainer, finished=True)
 
-    def _write(self, trainer: L.Trainer, method: SemiSupervised, finished: bool) -> None:
+    def _compare(self) -> None:
+        """Refuse or tell what is not as it was before."""
+        before = self._setting_before
+        differ = [name for name, value in self._setting.items() if before.get(name, value) != value]
+        if "seed_everything" in differ:
+            raise InputError(
+                f"the run to go on with has seed_everything {before['seed_everything']}, not "
+                f"{self._setting['seed_everything']}: leave it as it was",
+                option="seed_everything",
+            )
+        if "length" in differ and not self.change_length:
+            raise InputError(
+                f"the run to go on with was to take {before['length']} optimizer steps, and now would take "
+                f"{self._setting['length']}: its learning rate would jump to another schedule. Leave "
+                "max_steps, max_epochs and the epoch's length as they were, or set change_length to true",
+                option="change_length",
+            )
+        for name in differ:
+            rank_zero_warn(
+                f"the run to resume had {name} {before[name]}, now it is {self._setting[name]}: training "
+                "goes on, but not exactly as it would have"
+            )
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Renew the record of the steps."""
+        if trainer.is_global_zero and self._origin:
+            self._write(trainer, finished=False)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Record how far training has come."""
+        if trainer.is_global_zero and self._origin:
+            self._write(trainer, finished=False)
+
+    def _write(self, trainer: L.Trainer, finished: bool) -> None:
         device = trainer.strategy.root_device
-        content = _origin(trainer, method) | {
+        content = self._origin | {
             "finished": finished,
             "steps": trainer.global_step,
             "wall_s": round(self._wall(), 1),
@@ -104,17 +150,32 @@ class SaveRunConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write it for ``fit`` alone: ``test`` measures a run and does not change its settings."""
-        if stage == "fit":
-            self.config = self.config.clone()
-            self.config["ckpt_path"] = None
-            super().setup(trainer, pl_module, stage)
+        """Write nothing yet: what the run goes on from is not compared with its options yet."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it, for ``fit`` alone: ``test`` measures a run and does not change its settings."""
+        self.config = self.config.clone()
+        for name, default in (("ckpt_path", None), ("resume", "never"), ("change_length", False)):
+            self.config[name] = default
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give it to every logger."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         for logger in trainer.loggers:
             logger.log_hyperparams(config)
+
+
+def seed_everything() -> int | None:
+    """Return the seed that the initial weights were drawn from, None if there was none."""
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return None if seed is None else int(seed)
+
+
+def _length(trainer: L.Trainer) -> int | None:
+    """Return the optimizer steps of the whole run, None if only time or the user ends it."""
+    steps = trainer.estimated_stepping_batches
+    return None if math.isinf(steps) else int(steps)
 
 
 def source_commit() -> str | None:
@@ -139,11 +200,12 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def _origin(trainer: L.Trainer, method: SemiSupervised) -> dict[str, Any]:
     """Return method, seed, code and data of the run as plain numbers and texts."""
-    data, seed = _data(trainer), os.environ.get("PL_GLOBAL_SEED")
+    data = _data(trainer)
     return {
-        "method": f"{type(method).__module__}.{type(method).__qualname__}",
+        "method": class_path(type(method)),
         "revision": method.revision,
-        "seed": None if seed is None else int(seed),
+        "seed_everything": seed_everything(),
+        "data_seed": data.seed,
         "split": data.split.sha256,
         "commit": source_commit(),
         "dataset": data.faces.dataset,

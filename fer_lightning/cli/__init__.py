@@ -1,12 +1,12 @@
 """The command line program ``fer-lightning``: Lightning's verbs over methods and data, and a few more."""
 
 import sys
-from argparse import ArgumentError
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import fer_lightning
+from fer_lightning.cli.refusals import LIGHTNING, REPORT, message_of
 from fer_lightning.errors import InputError
 
 HELP = """usage: fer-lightning VERB [options]        (fer-lightning VERB --help explains each)
@@ -16,7 +16,7 @@ Semi-supervised facial expression recognition.
   fit         train a method
   validate    evaluate a checkpoint on the val faces
   test        evaluate a checkpoint on the test faces
-  predict     write the predictions of a checkpoint into predictions.csv
+  predict     write the predictions of a checkpoint into a table
   configs     write the configuration files of this package into a folder
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
@@ -30,8 +30,6 @@ A run, whole:           fer-lightning configs experiments
                             --config experiments/data/fer2013.yaml \\
                             --config experiments/methods/fixmatch.yaml --data.labels_per_class 100
 Its resolved options:   the same with --print_config"""
-LIGHTNING = ("fit", "validate", "test", "predict")
-"""Verbs of Lightning's Trainer, which take its options, those of a method and those of the data."""
 OWN = ("configs", "splits", "matrix", "results", "methods")
 
 
@@ -57,27 +55,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return _lightning_verb(verb, options)
         return _own_verb(verb, options)
     except Exception as error:
-        message = _message(error, words)
+        message = message_of(error, words)
         if message is None:
+            error.add_note(REPORT)
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
-
-
-def _message(error: Exception, words: Sequence[str]) -> str | None:
-    """Return the message of an error that the user can mend, None for any other."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InputError):
-        cause = cause.__cause__
-    if cause is not None:
-        # The library names options by their place in a training; a verb of our own has them without it.
-        option = cause.option if words[0] in LIGHTNING else (cause.option or "").rpartition(".")[2]
-        return f"{cause} (--{option})" if option else str(cause)
-    if isinstance(error, ArgumentError):
-        from fer_lightning.cli.messages import explain
-
-        return explain(str(error), words)
-    return None
 
 
 def _lightning_verb(verb: str, options: Sequence[str]) -> int:

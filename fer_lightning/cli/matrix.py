@@ -153,12 +153,7 @@ def _run(
         if not _recorded(cell).get("finished"):
             last = cell.directory / "checkpoints" / "last.ckpt"
             _say(console, f"{cell} {'goes on' if last.exists() else 'starts'} in {cell.directory}")
-            if last.exists():
-                resume = [f"--ckpt_path={last}"]
-            else:  # a run stopped before its first checkpoint leaves nothing to go on from
-                resume = []
-                (cell.directory / "run.json").unlink(missing_ok=True)
-            processes.call(["fit", *cell.options, *resume], log, environment, show=True)
+            processes.call(["fit", *cell.options, "--resume=auto"], log, environment, show=True)
             if not _recorded(cell).get("finished"):
                 raise RunError(f"fit ended, but {cell.directory / 'run.json'} is not finished")
         for checkpoint in _CHECKPOINTS:
@@ -218,19 +213,24 @@ def _recorded(cell: Cell) -> dict[str, Any]:
 
 def _row(cell: Cell, version: Version) -> dict[str, object]:
     run = _recorded(cell)
-    if missing := {*_RECORDED, "seed", "method", "revision"} - set(run):
+    if missing := {*_RECORDED, "seed_everything", "data_seed", "method", "revision"} - set(run):
         raise RunError(f"{cell.directory / 'run.json'} lacks {', '.join(sorted(missing))}")
-    if run["seed"] != cell.seed:
-        raise RunError(f"{cell.directory} was trained with seed {run['seed']}; does a config fix the seed?")
+    for seed in ("seed_everything", "data_seed"):
+        if run[seed] != cell.seed:
+            raise RunError(f"{cell.directory} was trained with {seed} {run[seed]}; does a config fix it?")
     row: dict[str, object] = {"name": cell.name, "seed": cell.seed}
     row |= {"method": run["method"].rpartition(".")[2], "revision": run["revision"]}
     row |= {key: run[key] for key in _RECORDED}
     row |= {"split": run["split"][:12], "config_hash": version.config_hash, "config": cell.config}
-    tested = {Path(line["checkpoint"]).stem: line for line in read_csv(cell.directory / "test.csv")}
+    tested = {
+        Path(line["checkpoint"]).stem: line
+        for line in read_csv(cell.directory / "test.csv")
+        if run["split"].startswith(line["split"])  # not those on other data
+    }
     row["best_epoch"] = tested.get("best", {}).get("epoch", "")
     for checkpoint in _CHECKPOINTS:  # of the tests of one, the newest counts
         for metric, value in tested.get(checkpoint, {}).items():
-            if metric not in ("checkpoint", "epoch", "step") and value:
+            if metric not in ("checkpoint", "dataset", "split", "epoch", "step") and value:
                 row[f"{checkpoint}/{metric}"] = float(value)
     return row | _while_training(cell.directory)
 

@@ -66,7 +66,9 @@ _LENGTH = (
     Row("trainer.max_steps", "steps, if no epochs or time are given", "20000"),
     Row("trainer.max_epochs", "or epochs"),
     Row("trainer.max_time", "or days:hours:minutes:seconds"),
-    Row("ckpt_path", "go on from a checkpoint (checkpoints/last.ckpt)"),
+    Row("resume", "auto: go on from the run's last checkpoint", "never"),
+    Row("ckpt_path", "or from this one (checkpoints/last.ckpt)"),
+    Row("change_length", "go on for more or fewer steps than planned", "false"),
     Row("seed_everything", "draws initial weights, dropout, mixing", "0"),
 )
 _MACHINE = (
@@ -75,10 +77,12 @@ _MACHINE = (
     Row("trainer.precision", "bf16-mixed, 16-mixed, ...", "32-true"),
     Row("trainer.default_root_dir", "run directory", "runs/METHOD-TIME"),
     Row("trainer.logger", "WandbLogger, ... beside the CSV file"),
+    Row("checkpoint_every_minutes", "renew last.ckpt within an epoch too", "10", "> 0"),
+    Row("checkpoint_every_n_steps", "or after so many steps", "", "> 0"),
 )
 _CHECKPOINT = (
     Row("config", "config.yaml of the run, with its method and data"),
-    Row("ckpt_path", "checkpoints/best.ckpt or last.ckpt of the run"),
+    Row("ckpt_path", "a checkpoint; by default the best of the run"),
     Row("data.dataset.root", "where the data set is by now; and all of fit's"),
 )
 _EVALUATION = (
@@ -112,7 +116,7 @@ PAGES: dict[str, tuple[str, dict[str, tuple[Row, ...]]]] = {
         {"Checkpoint": _CHECKPOINT, "Machine and output": _EVALUATION},
     ),
     "predict": (
-        "Write the predictions of a checkpoint into predictions.csv.",
+        "Write the predictions of a checkpoint into predictions-PART.csv.",
         {"Checkpoint": _CHECKPOINT, "Faces": _PREDICTION, "Machine and output": _EVALUATION},
     ),
 }

@@ -12,22 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import fer_lightning.data.datasets
 import fer_lightning.data.synthetic
 import fer_lightning.methods  # noqa: F401  (imported, its classes can be named without their module)
-from fer_lightning.callbacks import BestCheckpoint, SaveRunConfig, run_callbacks, wandb_run_id
-from fer_lightning.callbacks.run_checkpoints import BEST, LAST
-from fer_lightning.cli.run_directory import check_writable, choose_run_dir
+from fer_lightning.callbacks import BestCheckpoint, EpochCount, SaveRunConfig, run_callbacks, wandb_run_id
+from fer_lightning.cli.run_directory import (
+    Resume,
+    check_writable,
+    choose_place,
+    first_process,
+    lock,
+)
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
 from fer_lightning.methods.base import DEFAULT_EMOTIONS, SemiSupervised
-from fer_lightning.outputs.checkpoint_files import SafeCheckpointIO, read_checkpoint
+from fer_lightning.outputs.checkpoint_files import BEST, LAST, SafeCheckpointIO, read_checkpoint
 from fer_lightning.outputs.run_logger import RunLogger
+from fer_lightning.ranges import PositiveFloat, PositiveInt
 
 _LOG = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+REFUSALS = (MisconfigurationException, ImportError, KeyError, RuntimeError, TypeError, ValueError)
+"""What Lightning's Trainer raises about its options."""
+RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "resume": (Resume, "never"),
+    "change_length": (bool, False),
+    "checkpoint_every_n_steps": (PositiveInt | None, None),
+    "checkpoint_every_minutes": (PositiveFloat | None, 10.0),
+}
+"""Type and default of the options on the checkpoints of a run."""
 DEFAULT_MAX_STEPS = 20_000
 """Length of a training for which neither steps nor epochs nor time are given."""
 
@@ -68,30 +84,64 @@ class Program(LightningCLI):
             trainer_defaults={"num_sanity_val_steps": 0},  # an untrained network has nothing to show
             seed_everything_default=0,
             auto_configure_optimizers=False,  # optimizer and schedule are options of the method
+            load_from_checkpoint_support=False,  # a checkpoint is to name no class that would be imported
             parser_kwargs={"prog": "fer-lightning", "exit_on_error": False, "allow_abbrev": False},
             args=args if args is None else list(args),
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verbs, and the arguments of Lightning's functions that are no options of theirs.
+
+        Checkpoints are always opened without running code, and predictions always streamed into their file.
+        """
+        verbs = LightningCLI.subcommands()
+        return {verb: skipped | {"weights_only", "return_predictions"} for verb, skipped in verbs.items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a run is told about its checkpoints; all verbs take it, so that config.yaml fits all."""
+        for name, (kind, default) in RUN_OPTIONS.items():
+            parser.add_argument(f"--{name}", type=kind, default=default)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and keep the checkpoint from Lightning until the run directory is chosen.
+
+        Lightning would take the options of the method from the checkpoint, in the place of those given and
+        without a word. Here the two are compared when it is loaded.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        self._checkpoint, config.ckpt_path = config.ckpt_path, None
+
     def before_instantiate_classes(self) -> None:
-        """Choose the run directory, and fill in what depends on it or on the verb."""
+        """Choose the run directory and checkpoint, and fill in what depends on them or on the verb."""
         config, verb = self.config[self.subcommand], str(self.subcommand)
-        trainer, checkpoint = config.trainer, config.get("ckpt_path")
-        if checkpoint and "." in checkpoint and not Path(checkpoint).is_file():  # else a word of Lightning's
-            raise InputError(f"{checkpoint} does not exist", option="ckpt_path")
-        self.run_dir = choose_run_dir(verb, trainer.default_root_dir, checkpoint, config.model.class_path)
+        trainer, method = config.trainer, config.model
+        _check_trainer(trainer)
+        configs = [Path(str(each)) for each in config.get("config") or []]
+        self.run_dir, checkpoint = choose_place(
+            verb, method.class_path, trainer.default_root_dir, self._checkpoint, config.resume, configs
+        )
         trainer.default_root_dir = str(self.run_dir)
-        emotions = config.model.get("init_args", {})
+        if checkpoint is not None:
+            config.ckpt_path = str(checkpoint)
+            read_checkpoint(checkpoint)  # before anything else is built or read
+            if self._checkpoint != str(checkpoint):
+                _print(f"{'Going on from' if verb == 'fit' else f'To {verb}:'} {checkpoint}")
+            if verb != "fit":  # weights that the checkpoint replaces need not be there
+                method.init_args.weights, method.init_args.pretrained = None, False
+        emotions = method.get("init_args", {})
         if config.data.emotions is not None and emotions.get("emotions") == DEFAULT_EMOTIONS:
             emotions["emotions"] = config.data.emotions  # those of the data are the model's
         if verb == "fit":
             _set_length(trainer, config.data)
-        if verb == "predict":
-            config.return_predictions = False  # they are streamed to predictions.csv
         for logger in _wandb_loggers(trainer.logger):
             if logger.save_dir == ".":  # W&B writes into the run too, unless told where
                 logger.save_dir = str(self.run_dir)
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run and first_process():
             check_writable(self.run_dir)
+            if verb == "fit":
+                self._lock = lock(self.run_dir)
 
     def instantiate_classes(self) -> None:
         """Build everything; a Weights & Biases logger goes on with the run of the checkpoint.
@@ -114,17 +164,40 @@ class Program(LightningCLI):
         if config.strategy == "auto" and _device_count(config) > 1:
             kwargs["strategy"] = "ddp_find_unused_parameters_true"  # a head can be idle for some steps
         if not config.fast_dev_run:
-            if config.max_epochs is None and config.max_steps > 0:
-                # For the progress bar, which counts epochs.
-                per_epoch = max(1, self.datamodule.steps_per_epoch // config.accumulate_grad_batches)
-                kwargs["max_epochs"] = -(-config.max_steps // per_epoch)
+            run = self.config_init[self.subcommand]
             loggers = [each for each in _listed(config.logger) if each is not True]
             kwargs |= {
                 "logger": [RunLogger(self.run_dir), *loggers],
-                "callbacks": [*_listed(config.callbacks), *run_callbacks(self.run_dir)],
+                "callbacks": [
+                    *_listed(config.callbacks),
+                    *run_callbacks(
+                        self.run_dir,
+                        every_n_steps=run.checkpoint_every_n_steps,
+                        every_minutes=run.checkpoint_every_minutes,
+                        change_length=run.change_length,
+                    ),
+                ],
                 "plugins": [*_listed(config.plugins), SafeCheckpointIO()],
             }
-        return super().instantiate_trainer(**kwargs)
+            if config.max_epochs is None and config.max_steps > 0:
+                kwargs["max_epochs"] = config.max_steps  # which never cuts: an epoch has a step at least
+                kwargs["callbacks"].append(EpochCount())
+            if SLURMEnvironment.detect():  # its own reaction to SIGUSR1 would save and requeue beside ours
+                kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (
+            MisconfigurationException,
+            ImportError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if isinstance(error, InputError):
+                raise
+            # Lightning's refusals, of whatever type, are about its own options and say what is wrong.
+            raise InputError(f"Lightning's Trainer refuses its options: {error}", option="trainer") from error
 
     def after_fit(self) -> None:
         """Print where the run is, its best epoch and the next command."""
@@ -155,13 +228,36 @@ def run(args: Sequence[str] | None) -> None:
         args: the command line without the program's name; that of the process if None.
 
     Raises:
-        InputError: if something given is wrong, also where Lightning finds it.
+        InputError: if something given is wrong.
         argparse.ArgumentError: if the command line cannot be parsed.
     """
-    try:
-        Program(args)
-    except MisconfigurationException as error:  # such as more devices than there are
-        raise InputError(str(error)) from error
+    Program(args)
+
+
+_PRECISIONS = {None, "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed"}
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Refuse options of the trainer with which a run would not be one.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if trainer.barebones:
+        raise InputError("a run without log and checkpoints is none", option="trainer.barebones")
+    if trainer.enable_checkpointing is False:
+        raise InputError("a run keeps its checkpoints; leave it out", option="trainer.enable_checkpointing")
+    if trainer.overfit_batches:
+        raise InputError(
+            "it would draw other batches than the method's; give few labels and steps instead",
+            option="trainer.overfit_batches",
+        )
+    if (None if trainer.precision is None else str(trainer.precision)) not in _PRECISIONS:
+        raise InputError(
+            f"{trainer.precision} is not supported, as losses and thresholds are computed in float32: use "
+            "32-true, bf16-mixed or 16-mixed",
+            option="trainer.precision",
+        )
 
 
 def _set_length(trainer: Any, data: Any) -> None:

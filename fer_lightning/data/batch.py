@@ -97,6 +97,8 @@ class DataInfo:
     """Makes a loader over the labeled faces, once each, not augmented; each rank gets its part."""
     groups: tuple[str, ...] = ()
     """Names of the groups of people by which results are compared."""
+    image_size: int | None = None
+    """Side of the images in the batches, in pixels."""
 
     @property
     def counts(self) -> Tensor:

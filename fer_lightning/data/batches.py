@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, TypeVar
 
 import cv2
@@ -17,6 +18,8 @@ from fer_lightning.data.views import CenterView, View
 
 T = TypeVar("T")
 
+_GRACE_S = 600
+"""Seconds that a worker goes on after a SIGTERM."""
 LABELED, UNLABELED, WEAK, STRONG = range(4)
 """Streams of randomness that must never meet."""
 
@@ -155,10 +158,17 @@ def batch_loader(
 
 def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the threads
-    # Ctrl-C, which a terminal sends to workers too, is for the training process alone to handle: it needs
-    # them until it has saved. Its handler of SIGTERM is not for its copies.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Signals that a terminal, SLURM or a container sends to workers too are for the training process alone to
+    # handle: it needs them until it has saved.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    # SIGTERM is also how that process ends a worker that hangs, which therefore ends all the same, later.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(number: int, frame: FrameType | None) -> None:
+    signal.alarm(_GRACE_S)
 
 
 def _as_is(batch: T) -> T:

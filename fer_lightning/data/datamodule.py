@@ -191,6 +191,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             unlabeled_ratio=self.unlabeled_ratio,
             labeled_loader=self.labeled_loader,
             groups=self.groups,
+            image_size=int(self.image_size),  # plain, since a checkpoint holds it
         )
 
     @property
@@ -241,6 +242,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
             batch_size=self.batch_size,
             unlabeled_batch_size=self.batch_size * self.unlabeled_ratio,
             steps=self.steps_per_epoch,
+            ended_after=self._ended_after,
             taken=(lambda: int(method.batches_taken)) if hasattr(method, "batches_taken") else None,
             rank=self._rank,
             world=self._world,
@@ -357,6 +359,12 @@ class SemiSupervisedFaces(L.LightningDataModule):
     @property
     def _world(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def _ended_after(self) -> int | None:
+        """Batches after which the Trainer ends an epoch; the sampler tells by it how far one has come."""
+        limit = None if self.trainer is None else self.trainer.limit_train_batches
+        return int(self.steps_per_epoch * limit) if isinstance(limit, float) else limit
 
     @property
     def _views(self) -> Views:

@@ -132,6 +132,7 @@ class TrainingSampler(DistributedSampler[Any]):
             it, an epoch starts by the number given to ``set_epoch``, which Lightning calls.
         rank: of this process.
         world: number of processes.
+        ended_after: batches after which the Trainer ends an epoch, where that is before ``steps``.
 
     Raises:
         InputError: if a global batch cannot be divided over the processes.
@@ -147,6 +148,7 @@ class TrainingSampler(DistributedSampler[Any]):
         taken: Callable[[], int] | None = None,
         rank: int = 0,
         world: int = 1,
+        ended_after: int | None = None,
     ) -> None:
         super().__init__(cast("Dataset[Any]", range(steps)), world, rank, shuffle=False)
         for name, size in (
@@ -161,6 +163,7 @@ class TrainingSampler(DistributedSampler[Any]):
         self.labeled, self.unlabeled = labeled, unlabeled
         self.batch_size, self.unlabeled_batch_size = batch_size, unlabeled_batch_size
         self.steps, self.taken = steps, taken
+        self.epoch_steps = steps if ended_after is None else max(1, min(steps, ended_after))
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -168,8 +171,8 @@ class TrainingSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[BatchKeys]:
         """Yield the keys of the rest of the epoch, one a batch: a worker builds each batch whole."""
-        start = self.epoch * self.steps if self.taken is None else self.taken()
-        for batch in range(start, start + self.steps - start % self.steps):
+        start = self.epoch * self.epoch_steps if self.taken is None else self.taken()
+        for batch in range(start, start + self.epoch_steps - start % self.epoch_steps):
             yield BatchKeys(
                 self._draws(self.labeled, batch, self.batch_size),
                 None

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -14,9 +15,12 @@ from fer_lightning.data.batch import DataInfo, Evaluated, Labeled, Unlabeled, Vi
 from fer_lightning.distributed import average_
 from fer_lightning.errors import CheckpointError, InputError
 from fer_lightning.methods.about import About
+from fer_lightning.methods.divergence import FiniteLosses, check_weights
+from fer_lightning.methods.same_training import check_same_method
 from fer_lightning.methods.schedules import Schedule, learning_rate_factor
 from fer_lightning.methods.step_losses import Losses
 from fer_lightning.metrics import FaceMetrics
+from fer_lightning.models.inputs import face_batch
 from fer_lightning.models.memory import ResizedOnLoad
 from fer_lightning.models.network import FaceNetwork, Stem, make_backbone
 from fer_lightning.pseudo_labels import PseudoLabels
@@ -27,6 +31,7 @@ from fer_lightning.ranges import (
     PositiveFloat,
     Share,
     check_ranges,
+    plain_numbers,
 )
 from fer_lightning.task import Kind, Output, Prediction, Task
 
@@ -60,7 +65,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     ``update_state``          moves thresholds, memories, running means. ``super()``: no
     ``labeled_losses``        the weighted terms of a step on labels alone
     ``update_labeled_state``  moves what such a step moves. ``super()``: no
-    ``forward``               where the paper's inference differs from the inference network's softmax
+    ``forward``               where the paper's inference differs from the inference network's softmax; it
+                              begins with ``face_batch``, as here
     ``on_train_epoch_end``    what is measured or committed once an epoch. ``super()``: no
     ``on_train_start``        what is done once before the first step. ``super()``: yes
     ``optimizer_step``        what the paper does after each step. ``super()``: yes
@@ -78,6 +84,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         backbone_arguments: passed on to the backbone, e.g. ``{drop_path_rate: 0.1}``.
         pretrained: start from timm's weights of the hub.
         weights: start from a local weight file instead.
+        partial_weights: accept a weight file that fills less than half of the network.
         in_channels: 3, or 1 for the luminance alone.
         stem: ``small`` keeps a ResNet from shrinking images of under about 64 pixels in its first layers.
         mean: of the normalization, per channel of RGB in [0, 1].
@@ -123,6 +130,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         backbone_arguments: dict[str, Any] | None = None,
         pretrained: bool = False,
         weights: str | None = None,
+        partial_weights: bool = False,
         in_channels: Literal[1, 3] = 3,
         stem: Stem = "standard",
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
@@ -144,6 +152,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        # A parser's numbers have types of their own, with which a checkpoint could not be read.
+        self.save_hyperparameters(plain_numbers(dict(self.hparams)))
         check_ranges(type(self), self.hparams, "model")
         if targets not in self.targets_supported:
             raise InputError(
@@ -163,6 +173,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             )
         self.register_buffer("step_seed", torch.tensor(torch.initial_seed() % 2**31))
         self.batches_taken = 0
+        self.image_size: int | None = None
+        self._finite = FiniteLosses()
         self._steps = 0
         self._data: DataInfo | None = None
         self.metrics = nn.ModuleDict({stage: FaceMetrics(self.task) for stage in ("val", "test")})
@@ -217,16 +229,25 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         """Predict with the inference network: what validation, test, prediction and export use.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB.
+            images: (B, 3, H, W) uint8 RGB, or another form that ``face_batch`` takes; resized to the size of
+                the training.
         """
-        return self.task.predict(self.inference_network(images))
+        return self.task.predict(self.inference_network(face_batch(images, self.image_size)))
 
     # What a method builds with.
 
     def build_backbone(self) -> nn.Module:
         """Build the backbone of the hyper-parameters."""
         h = self.hparams
-        return make_backbone(h.backbone, h.in_channels, h.stem, h.pretrained, h.weights, h.backbone_arguments)
+        return make_backbone(
+            h.backbone,
+            h.in_channels,
+            h.stem,
+            h.pretrained,
+            h.weights,
+            h.backbone_arguments,
+            partial=h.partial_weights,
+        )
 
     def make_network(
         self,
@@ -340,7 +361,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
             with torch.no_grad():
                 self.update_labeled_state(labeled, terms.outputs)
         loss = torch.stack(list(terms.values())).sum()
-        self._check_finite(loss, terms)
+        self._finite.add(self.global_step, terms)
         if self.logging_now:
             self.log("train/loss", loss.detach(), prog_bar=True)
             self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
@@ -362,14 +383,6 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
-
-    def _check_finite(self, loss: Tensor, terms: Losses) -> None:
-        # Rarely, since reading the loss waits for the GPU.
-        if self.global_step % 50 == 0 and not bool(loss.isfinite()):
-            values = ", ".join(f"{name} {float(term.detach()):.4g}" for name, term in terms.items())
-            raise FloatingPointError(
-                f"the loss is not finite at step {self.global_step} ({values}); lower --model.lr"
-            )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move the teacher: once per optimizer step, also under gradient accumulation."""
@@ -408,6 +421,7 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
         info = getattr(getattr(self.trainer, "datamodule", None), "info", None)
         if info is not None:
             self._data = info()
+            self.image_size = self._data.image_size
             for metrics in (*self.metrics.values(), *self.student_metrics.values()):
                 cast(FaceMetrics, metrics).set_groups(self._data.groups)
         if stage == "fit":
@@ -473,6 +487,8 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset the counts: not at the end, so that callbacks can still draw the confusion matrix."""
+        if self.trainer.state.fn == "fit":
+            self._check_finite()
         self._reset_metrics("val")
 
     def on_test_epoch_start(self) -> None:
@@ -486,17 +502,25 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add method and emotions, so that one call opens the file anywhere, and the batches taken."""
-        checkpoint["method"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        """Add method, emotions and image size, so that one call opens the file anywhere, and batches taken.
+
+        Raises:
+            Diverged: if a loss or weight is not finite: the last good checkpoint stays.
+        """
+        self._check_finite()
+        checkpoint["method"] = class_path(type(self))
         checkpoint["emotions"] = list(self.task.emotions)
+        checkpoint["image_size"] = self.image_size
         checkpoint["batches_taken"] = self.batches_taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on after the batches taken; refuse a checkpoint of other emotions.
+        """Go on after the batches taken; refuse a checkpoint of another method, options or emotions.
 
         Raises:
-            CheckpointError: naming both.
+            CheckpointError: naming what differs.
         """
+        if self._attached is not None:
+            check_same_method(checkpoint, class_path(type(self)), self.hparams)
         theirs, ours = checkpoint.get("emotions", []), list(self.task.emotions)
         if theirs != ours:
             raise CheckpointError(
@@ -504,4 +528,31 @@ class SemiSupervised(ResizedOnLoad, L.LightningModule):
                 "to those of the checkpoint",
                 option="model.emotions",
             )
+        self._take_image_size(checkpoint.get("image_size"))
         self.batches_taken = checkpoint.get("batches_taken", 0)
+
+    def _take_image_size(self, trained: int | None) -> None:
+        """Go on with the image size of a checkpoint; faces of another size are resized to it."""
+        if trained is None:
+            return
+        if self.image_size not in (None, trained):
+            if self.trainer.state.fn == "fit":
+                raise CheckpointError(
+                    f"the checkpoint was trained on images of {trained} pixels, and those here have "
+                    f"{self.image_size}: set image_size to {trained}, or start anew from its weights",
+                    option="data.image_size",
+                )
+            rank_zero_warn(
+                f"the checkpoint was trained on images of {trained} pixels: those of {self.image_size} are "
+                "resized to that"
+            )
+        self.image_size = trained
+
+    def _check_finite(self) -> None:
+        self._finite.check()
+        check_weights(self.global_step, self.student.named_parameters())
+
+
+def class_path(cls: type) -> str:
+    """Return the name of a class with its module, as a checkpoint and a configuration have it."""
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -150,6 +150,7 @@ def make_backbone(
     pretrained: bool = False,
     weights: str | None = None,
     arguments: dict[str, Any] | None = None,
+    partial: bool = False,
 ) -> nn.Module:
     """Build any timm backbone, without pooling and head.
 
@@ -162,6 +163,7 @@ def make_backbone(
         weights: a local file of weights instead.
         arguments: passed on to timm, e.g. ``{drop_path_rate: 0.1}``, or ``{depth: 10, width: 1.5}`` for a
             WRN.
+        partial: accept a weight file that fills less than half of the backbone.
 
     Raises:
         InputError: for an unknown name (the nearest ones are offered) or a stem the backbone does not have.
@@ -193,7 +195,7 @@ def make_backbone(
     if stem == "small":
         _small_stem(backbone, name, keep_weights=pretrained)
     if weights:
-        load_weights(backbone, weights)
+        load_weights(backbone, weights, partial)
     return backbone
 
 

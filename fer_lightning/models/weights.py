@@ -71,7 +71,7 @@ def load_weights(network: nn.Module, path: str | Path, partial: bool = False) ->
     if not partial and 2 * sum(name in matched for name in weights) < len(weights):
         raise WeightsError(
             f"{report}. That is less than half of the network: check that the file is of this backbone, or "
-            "load it with partial true",
+            "set partial_weights to true",
             option=OPTION,
         )
     network.load_state_dict(matched, strict=False)

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, with an error that names the file where that fails."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,22 @@ def write_atomically(file: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
         finally:
             with contextlib.suppress(OSError):  # the error on its way is enough
                 new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Wait until no other process is changing a file, and keep others waiting meanwhile.
+
+    Args:
+        file: to be read, changed and written back; it need not exist.
+    """
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.with_name(f".{file.name}.lock").open("a")
+    with lock:
+        with contextlib.suppress(OSError):  # a file system that has no locks
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def free_space(path: Path) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from faces import TINY, tiny_data
-from full_run import full_fit, full_trainer
+from faces import tiny_data
+from full_run import fix_match, full_fit, full_trainer
 
 from fer_lightning.callbacks import Interrupted
-from fer_lightning.methods import FixMatch
 
 
 class StopRankOne(L.Callback):
@@ -35,8 +34,8 @@ def main(folder: Path) -> None:
     last = parts / "checkpoints" / "last.ckpt"
     full_fit(parts, last, **options)
     data = tiny_data(eval_batch_size=10)  # 28 faces: the last batch of rank 1 is half filled
-    full_trainer(parts, figures=True, **options).test(FixMatch(**TINY), data, last, verbose=False)
-    full_trainer(parts, **options).predict(FixMatch(**TINY), data, ckpt_path=last, return_predictions=False)
+    full_trainer(parts, figures=True, **options).test(fix_match(), data, last, verbose=False)
+    full_trainer(parts, **options).predict(fix_match(), data, ckpt_path=last, return_predictions=False)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_two_processes_leave_one_run_behind(tmp_path):
     assert [row["checkpoint"] for row in read_csv(parts / "test.csv")] == ["last.ckpt"]
 
     faces = TinyFaces().load(16)
-    with (parts / "predictions.csv").open(newline="") as lines:
+    with (parts / "predictions-test.csv").open(newline="") as lines:
         names = [row["name"] for row in csv.DictReader(lines)]
     assert sorted(names) == sorted(faces.names[faces.partition == "test"])
     assert not list(parts.glob(".predictions*"))

@@ -10,7 +10,7 @@ from fer_lightning.methods import FixMatch, Supervised
 
 def predict(run_dir, method, data):
     answers = full_trainer(run_dir).predict(method, data)
-    with (run_dir / "predictions.csv").open(newline="") as lines:
+    with (run_dir / f"predictions-{data.predict_on}.csv").open(newline="") as lines:
         return list(csv.DictReader(lines)), answers
 
 
@@ -28,7 +28,7 @@ def test_a_row_per_face_with_names(tmp_path):
         assert [float(row[e]) for e in method.task.emotions] == pytest.approx(p.tolist(), rel=1e-5)
         assert float(row["valence"]) == pytest.approx(float(valence), rel=1e-5)
         assert float(row["arousal"]) == pytest.approx(float(arousal), rel=1e-5)
-    assert [file.name for file in tmp_path.iterdir()] == ["predictions.csv"]
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions-test.csv"]
 
 
 def test_valence_and_arousal_alone(tmp_path):

@@ -24,9 +24,8 @@ def epoch_of(file):
 class Scored(FixMatch):
     """Has the validation scores it is told to have, epoch by epoch."""
 
-    def __init__(self, scores, **kwargs):
+    def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.scores = scores
         self.register_buffer("ended", torch.tensor(-1))
 
     def on_validation_epoch_end(self):
@@ -37,8 +36,9 @@ class Scored(FixMatch):
 
 
 def fit(run_dir, scores, ckpt_path=None, **options):
-    method = Scored(scores, **TINY)
-    return full_fit(run_dir, ckpt_path, method, max_epochs=len(scores), **options)
+    method = Scored(**TINY)
+    method.scores = scores
+    return full_fit(run_dir, ckpt_path, method, max_epochs=len(scores), change_length=True, **options)
 
 
 def test_best_and_last_and_nothing_else(tmp_path):

@@ -41,12 +41,13 @@ def test_config_is_that_of_the_training(tmp_path):
     assert told["model"]["init_args"]["threshold"] == 0.9
     assert len(told["split"]) == 64
 
-    assert program(run_dir, "test", f"--ckpt_path={last}") == 0
+    assert program(run_dir, "test", f"--ckpt_path={last}", "--model.threshold=0.9") == 0
     assert (run_dir / "config.yaml").read_text() == written
 
-    assert (
-        program(run_dir, "fit", "--trainer.max_epochs=2", "--model.threshold=0.9", f"--ckpt_path={last}") == 0
-    )
+    longer = ["--trainer.max_epochs=2", "--model.threshold=0.9", f"--ckpt_path={last}"]
+    assert program(run_dir, "fit", *longer) == 2  # a longer schedule is asked for by name
+    assert (run_dir / "config.yaml").read_text() == written
+    assert program(run_dir, "fit", *longer, "--change_length=true") == 0
     resumed = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert resumed["ckpt_path"] is None  # the file can start the run again, wherever this one went on
     assert resumed["trainer"].pop("max_epochs") == 2

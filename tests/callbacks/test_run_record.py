@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from faces import tiny_data
+from faces import TINY, tiny_data
 from full_run import KeepCheckpoint, full_fit
 from lightning.pytorch.loggers import CSVLogger
 
@@ -12,6 +12,7 @@ import fer_lightning
 from fer_lightning.callbacks import run_record
 from fer_lightning.callbacks.run_record import source_commit
 from fer_lightning.data.splits import Split
+from fer_lightning.errors import InputError
 from fer_lightning.methods import FixMatch
 
 
@@ -40,7 +41,8 @@ def test_a_finished_run_has_its_origin_on_record(tmp_path, monkeypatch):
     assert run == {
         "method": "fer_lightning.methods.fixmatch.FixMatch",
         "revision": FixMatch.revision,
-        "seed": 3,
+        "seed_everything": 3,
+        "data_seed": 0,
         "split": split.sha256,
         "commit": "abc-dirty",
         "dataset": "tiny196",
@@ -93,11 +95,47 @@ def test_resuming_a_finished_run_leaves_its_record(tmp_path):
 
 def test_resuming_with_another_global_batch_warns(tmp_path):
     full_fit(tmp_path, callbacks=[KeepCheckpoint(4, tmp_path / "mid.ckpt")], max_epochs=1)
+    other = {"accumulate_grad_batches": 2, "change_length": True}
     with pytest.warns(UserWarning, match="accumulate_grad_batches 1, now it is 2"):
-        full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1, accumulate_grad_batches=2)
+        full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1, **other)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "the run to resume")
         full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1)
+
+
+@pytest.mark.parametrize("other", [{"max_epochs": 2}, {"max_steps": 4}, {"limit_train_batches": 4}])
+def test_another_length_is_asked_for_by_name(tmp_path, other):
+    options = {"max_epochs": 1}
+    full_fit(tmp_path, callbacks=[KeepCheckpoint(3, tmp_path / "mid.ckpt")], **options)
+    files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="was to take 5 optimizer steps") as refused:
+        full_fit(tmp_path, tmp_path / "mid.ckpt", **options | other)
+    assert refused.value.option == "change_length"
+    assert files == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.warns(UserWarning, match="length 5, now it is"):
+        trainer = full_fit(tmp_path, tmp_path / "mid.ckpt", change_length=True, **options | other)
+    assert record(tmp_path)["steps"] == trainer.global_step == trainer.estimated_stepping_batches
+
+
+def test_another_seed_is_refused(tmp_path, monkeypatch):
+    full_fit(tmp_path, callbacks=[KeepCheckpoint(3, tmp_path / "mid.ckpt")], max_epochs=1)
+    monkeypatch.setattr(run_record, "seed_everything", lambda: 4)
+    with pytest.raises(InputError, match="seed_everything 3, not 4"):
+        full_fit(tmp_path, tmp_path / "mid.ckpt", max_epochs=1)
+
+
+def test_the_record_knows_the_steps_of_a_run_that_was_stopped(tmp_path):
+    class Killed(FixMatch):
+        def on_train_batch_start(self, batch, batch_idx):
+            if self.global_step == 8:
+                recorded.append(record(tmp_path)["steps"])
+                raise ConnectionError("as if killed")
+
+    recorded = []
+    with pytest.raises(ConnectionError):
+        full_fit(tmp_path, method=Killed(**TINY), every_n_steps=7)
+    assert recorded == [7]
+    assert (record(tmp_path)["steps"], record(tmp_path)["finished"]) == (8, False)
 
 
 def test_resuming_with_another_revision_warns(tmp_path, monkeypatch):

@@ -32,12 +32,12 @@ with open(here / "calls.txt", "a") as calls:
 checkpoints = here / "checkpoints"
 checkpoints.mkdir(exist_ok=True)
 if verb == "fit":
-    if (here / "run.json").exists() and "ckpt_path" not in options:
-        sys.exit("already holds a run")
+    assert options["resume"] == "auto"
+    goes_on = (checkpoints / "last.ckpt").exists()
     (here / "run.json").write_text("{}")
     if options.get("mode") == "crash":
         sys.exit("ValueError: the reason")
-    if options.get("mode") == "wait" and "ckpt_path" not in options:
+    if options.get("mode") == "wait" and not goes_on:
         try:
             (here / "waiting").touch()
             time.sleep(60)
@@ -58,19 +58,21 @@ if verb == "fit":
         "epoch,emotion,coverage,purity\\n0,all,0,\\n1,all,0.25,0.875\\n1,fear,1,1\\n"
     )
     seed = int(options["seed_everything"])
-    run = dict(seed=seed, split="0123456789abcdef", commit="c0ffee", steps=7, wall_s=1.5, device="cpu",
-               dataset="synthetic", labels="10 per class", finished=True,
+    run = dict(seed_everything=seed, data_seed=seed, split="0123456789abcdef", commit="c0ffee", steps=7,
+               wall_s=1.5, device="cpu", dataset="synthetic", labels="10 per class", finished=True,
                method="light_method.LightMethod", revision=int(options.get("revision", 1)))
-    run["seed"] += options.get("mode") == "other seed"
+    run["data_seed"] += options.get("mode") == "other seed"
     (here / "run.json").write_text(json.dumps(run))
 else:
     checkpoint, results = pathlib.Path(options["ckpt_path"]), here / "test.csv"
     new = not results.exists()
     with results.open("a") as lines:
         if new:
-            print("checkpoint,epoch,step,accuracy,uar,ece", file=lines)
+            print("checkpoint,dataset,split,epoch,step,accuracy,uar,ece", file=lines)
+            print("best.ckpt,other,fedcba987654,3,7,0.1,0.1,0.5", file=lines)
         epoch, accuracy = (3, 0.5) if checkpoint.stem == "best" else (9, 0.25)
-        print(checkpoint, epoch, 7, accuracy, accuracy, 0.125, sep=",", file=lines)
+        own = ("synthetic", "0123456789ab")
+        print(checkpoint, *own, epoch, 7, accuracy, accuracy, 0.125, sep=",", file=lines)
 """
 
 
@@ -118,7 +120,7 @@ def test_a_run_is_trained_tested_twice_and_leaves_its_row(tmp_path, program, wri
     assert fit == [
         *("fit", "--config", f"{tmp_path}/common.yaml"),
         *("--data.labels=10", "--data.val=null", "--model.lr=0.03", "--model.stem=small"),
-        *("--seed_everything=3", "--data.seed=3", f"--trainer.default_root_dir={here}"),
+        *("--seed_everything=3", "--data.seed=3", f"--trainer.default_root_dir={here}", "--resume=auto"),
     ]
     test = ["test", "--config", f"{here}/config.yaml"]
     assert [best, last] == [
@@ -173,7 +175,7 @@ def test_a_failed_run_shows_why_and_the_others_run(program, write):
 
 @pytest.mark.parametrize(
     ("mode", "reason"),
-    [("quit", "run.json is not finished"), ("other seed", "was trained with seed 1")],
+    [("quit", "run.json is not finished"), ("other seed", "was trained with data_seed 1")],
 )
 def test_a_run_unlike_its_cell_gets_no_row(program, write, mode, reason):
     matrix = read_matrix(write([{"name": "bad", "args": {"mode": mode}}]))
@@ -360,7 +362,7 @@ def test_a_stopped_matrix_goes_on_from_its_checkpoints(tmp_path, program, write,
     assert drive(matrix, program)[0] == 0
     assert [row["name"] for row in read_rows(matrix.results)] == [*waiting, "later"]
     stopped, resumed, *_ = calls(tmp_path, "a-seed0")
-    assert resumed == [*stopped, f"--ckpt_path={tmp_path}/runs/a-seed0/checkpoints/last.ckpt"]
+    assert resumed == stopped
 
 
 def test_a_second_signal_kills_what_ignores_the_first(tmp_path, program, write):
@@ -388,7 +390,7 @@ def environments(tmp_path, matrix, variable, jobs, **options):
     """Value of a variable in the processes of each run."""
     script = tmp_path / "environment.py"
     script.write_text(
-        "import json, os, sys, time; here = sys.argv[-1].split('=')[1]; time.sleep(0.2); "
+        "import json, os, sys, time; here = sys.argv[-2].split('=')[1]; time.sleep(0.2); "
         f"json.dump(os.environ.get('{variable}'), open(here + '/value', 'w'))"
     )
     drive(matrix, [sys.executable, "-S", str(script)], jobs, **options)

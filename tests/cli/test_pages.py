@@ -14,7 +14,7 @@ import fer_lightning.methods
 from fer_lightning import ranges
 from fer_lightning.cli import HELP, LIGHTNING, OWN, main
 from fer_lightning.cli.pages import DATASETS, METHODS, PAGES, UNSET, page
-from fer_lightning.cli.program import DEFAULT_MAX_STEPS
+from fer_lightning.cli.program import DEFAULT_MAX_STEPS, RUN_OPTIONS
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.methods.base import SemiSupervised
 
@@ -39,7 +39,7 @@ def options(verb, capsys):
         with pytest.raises(SystemExit):
             main([verb, "--model=FixMatch", f"--data.dataset={name}", *given, "--print_config"])
         config = yaml.safe_load(capsys.readouterr().out)
-        found |= {key: config[key] for key in ("seed_everything", "ckpt_path")}
+        found |= {key: value for key, value in config.items() if not isinstance(value, dict)}
         found |= {"model": None, "data.dataset": None}
         found |= {f"model.{key}": value for key, value in config["model"]["init_args"].items()}
         found |= {f"data.{key}": value for key, value in config["data"].items() if key != "dataset"}
@@ -67,6 +67,7 @@ def test_every_range_is_that_of_the_type():
         for section, cls in (("data", SemiSupervisedFaces), ("model", SemiSupervised))
         for name, hint in get_type_hints(cls.__init__).items()
     }
+    hints |= {name: kind for name, (kind, _) in RUN_OPTIONS.items()}
     for row in (row for verb in PAGES for row in rows(verb)):
         hint = hints.get(row.name)
         stated = [RANGES[kind] for kind in (hint, *get_args(hint)) if kind in RANGES]

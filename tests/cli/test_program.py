@@ -21,10 +21,8 @@ from small_run import small_options, small_run
 import fer_lightning
 from fer_lightning.callbacks import wandb_run_id
 from fer_lightning.cli import main, program
-from fer_lightning.cli.run_directory import choose_run_dir
 from fer_lightning.data.splits import SplitRequest, make_split
 from fer_lightning.data.synthetic import SyntheticFaces
-from fer_lightning.errors import InputError
 
 
 def fit(tmp_path: Path, *words: str) -> list[str]:
@@ -105,7 +103,8 @@ def test_run_is_never_written_over(tmp_path, capsys):
     assert main(fit(tmp_path)) == 0
     message = refused(fit(tmp_path), capsys)
     assert "already holds a run" in message
-    assert "--ckpt_path" in message
+    assert "--resume auto" in message
+    assert main(fit(tmp_path, "--resume=auto", "--trainer.max_steps=2")) == 0
 
 
 def test_labels_that_overlap_the_test_set_are_refused(tmp_path, capsys):
@@ -151,7 +150,7 @@ def test_own_folders_train_without_any_configuration(tmp_path, capsys):
     *_, trained, _, following = capsys.readouterr().out.splitlines()
     assert trained.endswith(f"everything is in {run_dir}")
     assert main(following.removeprefix("Next: fer-lightning ").split()) == 0  # there are no test faces
-    assert len(pd.read_csv(run_dir / "predictions.csv")) == 12
+    assert len(pd.read_csv(run_dir / "predictions-unlabeled.csv")) == 12
 
 
 def test_training_ends_with_the_best_epoch_and_the_next_command(tmp_path, capsys):
@@ -183,8 +182,8 @@ def no_run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> program.Program
 @pytest.mark.parametrize(
     ("length", "steps", "epochs"),
     [
-        ([], 20_000, 2500),
-        (["--trainer.max_steps=30"], 30, 4),
+        ([], 20_000, 20_000),  # epochs are counted for the progress bar alone, see EpochCount
+        (["--trainer.max_steps=30"], 30, 30),
         (["--trainer.max_epochs=3"], -1, 3),
         (["--trainer.max_time=00:00:01:00"], -1, None),
     ],
@@ -231,7 +230,8 @@ def test_wandb_writes_into_the_run_and_goes_on_with_it(tmp_path):
     last, config = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "run/config.yaml"
     assert main(fit(tmp_path, *logger)) == 0
     wandb.finish()
-    assert main(fit(tmp_path, *logger, "--trainer.max_steps=4", f"--ckpt_path={last}")) == 0
+    longer = ["--trainer.max_steps=4", "--change_length=true"]
+    assert main(fit(tmp_path, *logger, *longer, f"--ckpt_path={last}")) == 0
     wandb.finish()
     assert yaml.safe_load(config.read_text())["trainer"]["logger"]["init_args"]["id"] is None
     assert main(["test", "--config", str(config), "--ckpt_path", str(last)]) == 0
@@ -247,22 +247,10 @@ def test_wandb_keeps_an_id_of_the_user_s_own(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "wandb_run_id", lambda checkpoint: "theirs")
     logger = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
     checkpoint = tmp_path / "last.ckpt"
-    torch.save({"state_dict": {}}, checkpoint)
+    torch.save({"method": "fer_lightning.methods.fixmatch.FixMatch", "state_dict": {}}, checkpoint)
     words = fit(tmp_path, *logger, f"--ckpt_path={checkpoint}")
     assert no_run(words, monkeypatch).trainer.loggers[1].version == "theirs"
     assert no_run([*words, "--trainer.logger.id=mine"], monkeypatch).trainer.loggers[1].version == "mine"
-
-
-def test_run_directory_is_the_one_asked_for_or_the_checkpoints_or_new(tmp_path, monkeypatch):
-    monkeypatch.delenv("FER_LIGHTNING_RUN_DIR", raising=False)
-    assert choose_run_dir("fit", "here", None, "m.FixMatch") == Path("here")
-    assert choose_run_dir("test", None, "runs/a/checkpoints/best.ckpt", "m.FixMatch") == Path("runs/a")
-    new = choose_run_dir("fit", None, None, "m.FixMatch")
-    assert new.parent == Path("runs")
-    assert new.name.startswith("FixMatch-")
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(InputError, match="It saved nothing"):
-        choose_run_dir("fit", str(tmp_path), None, "m.FixMatch")
 
 
 def test_the_examples_of_the_docstrings_run(tmp_path):

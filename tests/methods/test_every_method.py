@@ -91,7 +91,7 @@ def test_validate_test_and_predict(run):
     assert row["checkpoint"] == "best.ckpt"
     assert 0 <= row["accuracy"] <= 1
     assert main(["predict", *resolved]) == 0
-    predictions = pd.read_csv(run_dir / "predictions.csv")
+    predictions = pd.read_csv(run_dir / "predictions-test.csv")
     assert len(predictions) == 21
     right = predictions["emotion"].map(lambda e: e in fer_lightning.load(best).task.emotions)
     assert right.all()

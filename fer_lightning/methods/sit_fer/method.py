@@ -16,6 +16,7 @@ from fer_lightning.methods.sit_fer.fusion import Fusion, unit
 from fer_lightning.methods.sit_fer.levels import LEVELS, SETTINGS
 from fer_lightning.methods.sit_fer.text_anchors import TextAnchor, check_encoder, chosen_anchor, text_anchors
 from fer_lightning.methods.step_losses import Losses
+from fer_lightning.models.inputs import face_batch
 from fer_lightning.models.network import Pool
 from fer_lightning.pseudo_labels import PseudoLabels, make_pseudo_labels
 from fer_lightning.ranges import Momentum, NonNegativeFloat, NonNegativeInt, PositiveFloat, Share
@@ -157,7 +158,7 @@ class SITFER(SemiSupervised):
 
     def forward(self, images: Tensor) -> Prediction:
         """Predict by the mean over the levels."""
-        output: Output = self.inference_network(images)
+        output: Output = self.inference_network(face_batch(images, self.image_size))
         prediction = self.task.predict(output)
         if self.inference == "semantic":
             return prediction
