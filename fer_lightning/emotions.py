@@ -5,7 +5,7 @@ number. So emotions are named here once, a label is a name until the last moment
 into another by name, never by position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fer_lightning.errors import InputError
@@ -75,6 +75,12 @@ class Taxonomy:
                 f"{name!r} is outside the taxonomy {self.name!r} ({', '.join(self.emotions)})"
             )
         return self.emotions.index(emotion)
+
+    def without(self, emotions: Collection[str]) -> "Taxonomy":
+        """Return the taxonomy without these emotions (canonical names); one that it lacks changes nothing."""
+        gone = [emotion for emotion in self.emotions if emotion in emotions]
+        left = tuple(emotion for emotion in self.emotions if emotion not in emotions)
+        return Taxonomy("-without-".join([self.name, *gone]), left) if gone else self
 
     def columns_in(self, other: "Taxonomy") -> list[int]:
         """Return, for each emotion of this taxonomy, its index in ``other``.

@@ -121,3 +121,10 @@ def test_a_taxonomy_holds_distinct_emotions(emotions):
 def test_a_taxonomy_is_written_in_canonical_names():
     with pytest.raises(UnknownEmotion, match="'happiness' for 'happy'"):
         Taxonomy("mine", ("happy", "sadness"))
+
+
+def test_a_taxonomy_without_emotions_keeps_the_order_of_the_others():
+    left = BASIC_8.without(["disgust", "contempt"])
+    assert left.emotions == ("anger", "fear", "happiness", "sadness", "surprise", "neutral")
+    assert left.name == "basic8-without-disgust-without-contempt"
+    assert BASIC_7.without(["contempt"]) == BASIC_7

@@ -5,9 +5,11 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
+from fer_lightning.data.datasets.base import Texts
+
 
 def mislabel(
-    emotion: npt.NDArray[np.float32], names: npt.NDArray[np.str_], share: float, seed: int
+    emotion: npt.NDArray[np.float32], names: Texts, share: float, seed: int
 ) -> npt.NDArray[np.float32]:
     """Replace the emotion of some faces by another one, drawn uniformly: symmetric label noise.
 

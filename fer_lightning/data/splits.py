@@ -342,10 +342,8 @@ def count_emotions(faces: Faces, rows: Rows) -> dict[str, int]:
 def find_rows(split: Split, faces: Faces) -> dict[str, Rows]:
     """Look up the names of every part; -1 stands for a face the data set lacks."""
     parts = [getattr(split, part) for part in PARTS]
-    wanted = np.array([name for part in parts for name in part], np.str_)
-    order = np.argsort(faces.names)
-    rows = order[np.searchsorted(faces.names, wanted, sorter=order).clip(max=len(faces) - 1)]
-    rows = np.where(faces.names[rows] == wanted, rows, -1)
+    place = {name: row for row, name in enumerate(faces.names.tolist())}
+    rows = np.array([place.get(name, -1) for part in parts for name in part], np.int64)
     return dict(zip(PARTS, np.split(rows, np.cumsum([len(part) for part in parts[:-1]])), strict=True))
 
 

@@ -17,6 +17,10 @@ from fer_lightning.errors import InputError
 Partition = Literal["train", "val", "test", "unlabeled"]
 """The data set's own part of a face. ``train`` faces may carry a label, ``unlabeled`` ones never do."""
 
+Texts = npt.NDArray[np.object_]
+"""(N,) str each. Of dtype object: a row of fixed width is as wide as the longest text of all, and NumPy's
+``StringDType`` cannot hold the names of files that are not valid Unicode."""
+
 
 class DataError(InputError):
     """The data on disk do not fit the options; the message names the file or row, and the remedy."""
@@ -66,7 +70,7 @@ class Faces:
     """Name of the data set, with all that changes its labels: ``"ferplus-majority-8"``."""
     taxonomy: Taxonomy
     """The order of the columns of ``emotion``."""
-    names: npt.NDArray[np.str_]
+    names: Texts
     """(N,) unique and stable: a split manifest stores them."""
     partition: npt.NDArray[np.str_]
     """(N,) one of ``Partition``."""
@@ -75,9 +79,9 @@ class Faces:
     images: Images
     valence_arousal: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
     """(N, 2) in [-1, 1]; NaN where unknown (all of it by default)."""
-    subject: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    subject: Texts = field(default_factory=lambda: np.empty(0, np.object_))
     """(N,) person in the image, "" where unknown (the default)."""
-    group: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    group: Texts = field(default_factory=lambda: np.empty(0, np.object_))
     """(N,) attribute by which results of groups of people are compared, "" where unknown (the default)."""
 
     def __post_init__(self) -> None:
@@ -89,6 +93,8 @@ class Faces:
             self.subject = np.full(n, "")
         if not len(self.group):
             self.group = np.full(n, "")
+        for name in ("names", "subject", "group"):
+            setattr(self, name, np.asarray(getattr(self, name), np.object_))
         columns = [name for name in self.__dataclass_fields__ if name not in _NOT_COLUMNS]
         lengths = {name: len(getattr(self, name)) for name in columns}
         if set(lengths.values()) != {n}:

@@ -1,17 +1,17 @@
-"""Reads image files as square uint8 RGB: decoded by OpenCV, converted once."""
+"""Reads sets of image files as square uint8 RGB: decoded once into memory, or each time they are needed."""
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fer_lightning.data.datasets.base import ArrayImages, DataError, Images
+from fer_lightning.data.datasets.base import ArrayImages, DataError, Images, Texts
+from fer_lightning.data.datasets.image_file import check_face, read_face, read_image
 from fer_lightning.data.progress import tracked
 from fer_lightning.data.views import center, fit
 
@@ -20,23 +20,11 @@ log = logging.getLogger(__name__)
 IN_MEMORY_BYTES = 2 * 1024**3
 """Up to this size as uint8 RGB (57,065 faces at 112 px, 14,266 at 224 px) a set is decoded into memory."""
 
+NAMED = 5
+"""So many bad images are named in a message; a file lists more of them."""
+
 OnBadImage = Literal["stop", "skip"]
-"""Whether images that do not decode stop the reading, or are left out with a warning."""
-
-
-def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
-    """Read one image file, (H, W, 3) uint8 RGB.
-
-    Gray is repeated over the channels, 16 bits become 8, transparency is dropped, EXIF orientation is
-    applied.
-
-    Raises:
-        DataError: naming the file, if it is missing or does not decode.
-    """
-    image = _decode(path, cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"{path} is missing or does not decode as an image")
-    return _rgb(image)
+"""Whether images that cannot be used stop the reading, or are left out with a warning."""
 
 
 def square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
@@ -47,14 +35,17 @@ def square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
 class FileImages:
     """Images decoded each time they are read: the form of a set too large for memory."""
 
-    def __init__(self, paths: Sequence[str] | npt.NDArray[np.str_], size: int) -> None:
-        # One array, where a list would be copied into every forked worker by its reference counts.
-        self.paths = np.asarray(paths, np.str_)
+    def __init__(self, paths: Sequence[str] | Texts, size: int) -> None:
+        # End to end in one array: a list would be copied into every forked worker by its reference counts,
+        # and an array of text is as wide as the longest.
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)])
         self.size = size
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.paths)
+        return len(self._ends) - 1
 
     def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return one image, (size, size, 3) uint8 RGB.
@@ -62,11 +53,13 @@ class FileImages:
         Raises:
             DataError: naming the file, if it does not decode.
         """
-        return square(read_image(str(self.paths[row])), self.size)
+        row = range(len(self))[row]
+        path = os.fsdecode(self._bytes[self._ends[row] : self._ends[row + 1]].tobytes())
+        return square(read_image(path), self.size)
 
 
 def decode_all(
-    paths: Sequence[str] | npt.NDArray[np.str_], size: int, on_bad_image: OnBadImage
+    paths: Sequence[str] | Texts, size: int, on_bad_image: OnBadImage
 ) -> tuple[Images, npt.NDArray[np.bool_]]:
     """Open a set of image files, in memory if it fits (``IN_MEMORY_BYTES``) and lazily otherwise.
 
@@ -76,70 +69,70 @@ def decode_all(
     Args:
         paths: N image files.
         size: side in pixels; see ``square``.
-        on_bad_image: what to do about files that do not decode.
+        on_bad_image: what to do about files that are missing, do not decode or are smaller than a face.
 
     Returns:
-        The M images that decode, in order, and (N,) which they are. In memory, a set without color is held
-        as gray.
+        The M images that can be used, in order, and (N,) which they are. In memory, a set without color is
+        held as gray.
 
     Raises:
-        DataError: with the count and the first names, if files do not decode and ``on_bad_image`` is
-            ``stop``.
+        DataError: with the count, the first names and a file that lists all, if there are bad images and
+            ``on_bad_image`` is ``stop``.
     """
-    paths = np.asarray(paths, np.str_)
     if len(paths) * size * size * 3 > IN_MEMORY_BYTES:
-        decodes = _each(
-            lambda row: _decode(paths[row], cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None, len(paths)
-        )
-        _report(paths, decodes, on_bad_image)
-        return FileImages(paths[decodes], size), decodes
+        good = _each(paths, lambda row: check_face(paths[row]), on_bad_image)
+        return FileImages([path for path, kept in zip(paths, good, strict=True) if kept], size), good
 
     pixels = np.empty((len(paths), size, size, 3), np.uint8)
     gray = np.empty(len(paths), np.bool_)
 
-    def fill(row: int) -> bool:
-        image = _decode(paths[row], cv2.IMREAD_COLOR)
-        if image is None:
-            return False
-        pixels[row] = square(_rgb(image), size)
+    def fill(row: int) -> None:
+        pixels[row] = square(read_face(paths[row]), size)
         gray[row] = (pixels[row] == pixels[row, :, :, :1]).all()
-        return True
 
-    decodes = _each(fill, len(paths))
-    _report(paths, decodes, on_bad_image)
-    if not decodes.all():
-        pixels = pixels[decodes]
-    if gray[decodes].all():
+    good = _each(paths, fill, on_bad_image)
+    if not good.all():
+        pixels = pixels[good]
+    if gray[good].all():
         pixels = np.ascontiguousarray(pixels[..., 0])
-    return ArrayImages(pixels), decodes
+    return ArrayImages(pixels), good
 
 
-def _decode(path: str | Path, flags: int) -> npt.NDArray[np.uint8] | None:
-    """Return the image, BGR or gray by ``flags``, or None if there is none in that file."""
-    try:
-        # Not cv2.imread, which cannot open names outside the code page on Windows.
-        return cv2.imdecode(np.fromfile(os.fspath(path), np.uint8), flags)  # type: ignore[return-value]
-    except (OSError, cv2.error):  # missing or unreadable; empty, or larger than OpenCV is willing to open
-        return None
+def _each(
+    paths: Sequence[str] | Texts, work: Callable[[int], None], on_bad_image: OnBadImage
+) -> npt.NDArray[np.bool_]:
+    """Call ``work`` for each row and return (N,) which succeed; in threads: decoding frees Python's lock."""
 
+    def problem(row: int) -> str:
+        try:
+            work(row)
+        except DataError as error:
+            return str(error)
+        return ""
 
-def _rgb(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _each(work: Callable[[int], bool], count: int) -> npt.NDArray[np.bool_]:
-    """Collect ``work(0)`` ... ``work(count - 1)``, from threads: OpenCV decodes without Python's lock."""
     with ThreadPool() as pool:
-        results = pool.imap(work, range(count), chunksize=64)
-        return np.fromiter(tracked(results, count, "decoding images"), np.bool_, count)
+        results = pool.imap(problem, range(len(paths)), chunksize=64)
+        problems = list(tracked(results, len(paths), "decoding images"))
+    if bad := [text for text in problems if text]:
+        message = f"{len(bad)} of {len(paths)} images cannot be used: {'; '.join(bad[:NAMED])}"
+        if len(bad) > NAMED:
+            message += f"; {_listed(bad)}"
+        if on_bad_image == "stop":
+            raise DataError(f'{message}. Repair or remove them, or leave them out with on_bad_image="skip"')
+        log.warning("%s. They are left out.", message)
+    return np.array([not text for text in problems], np.bool_)
 
 
-def _report(paths: npt.NDArray[np.str_], decodes: npt.NDArray[np.bool_], on_bad_image: OnBadImage) -> None:
-    bad = paths[~decodes]
-    if not len(bad):
-        return
-    names = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
-    message = f"{len(bad)} of {len(paths)} images are missing or do not decode: {names}"
-    if on_bad_image == "stop":
-        raise DataError(f'{message}. Repair or remove them, or leave them out with on_bad_image="skip"')
-    log.warning("%s. They are left out.", message)
+def _listed(bad: Sequence[str]) -> str:
+    """Write a line for each bad image into a file of its own, and return the phrase that names it.
+
+    In the temporary folder, because that of the images may be read-only and every process needs its own.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="bad_images_", suffix=".txt", encoding="utf-8", errors="surrogateescape", delete=False
+        ) as file:
+            file.writelines(f"{text}\n" for text in bad)
+    except OSError as error:
+        return f"the list of all of them could not be written ({error})"
+    return f"all of them are listed in {file.name}"

@@ -12,9 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_lightning import emotions
-from fer_lightning.data.datasets.base import ArrayImages, DataError, FaceDataset, Faces, one_hot, require
+from fer_lightning.data.datasets.base import (
+    ArrayImages,
+    DataError,
+    FaceDataset,
+    Faces,
+    Texts,
+    one_hot,
+    require,
+)
 from fer_lightning.data.datasets.decode import decode_all
-from fer_lightning.data.datasets.folder import emotion_files, label_numbers
+from fer_lightning.data.datasets.folder import emotion_of
+from fer_lightning.data.datasets.labels import label_numbers
+from fer_lightning.data.datasets.walk import image_files
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +96,9 @@ class Rows(NamedTuple):
     """(N,) number in ``USAGES``."""
 
 
-def row_names(count: int) -> npt.NDArray[np.str_]:
+def row_names(count: int) -> Texts:
     """Return the names of the first ``count`` rows."""
-    return np.char.mod("fer2013/%05d", np.arange(count))
+    return np.array([f"fer2013/{row:05d}" for row in range(count)], np.object_)
 
 
 def find(root: str | Path) -> Path:
@@ -224,15 +234,19 @@ def _pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
 
 def _from_folders(root: Path) -> Faces:
     """Read Kaggle's folders; the names of the files in ``test`` tell PublicTest from PrivateTest."""
-    parts = {part: emotion_files(root / part) for part in ("train", "test")}
-    files = np.concatenate([np.char.add(f"{part}/", found) for part, (found, _) in parts.items()])
-    paths = np.char.add(f"{root}/", files)
+    parts = {part: image_files(root / part) for part in ("train", "test")}
+    files = np.array([f"{part}/{file}" for part in parts for file in parts[part]], np.object_)
+    paths = np.array([f"{root}/{file}" for file in files], np.object_)
     label, taxonomy = label_numbers(
-        np.concatenate([labels for _, labels in parts.values()]), "fer2013", lambda row: str(paths[row])
+        np.concatenate([emotion_of(root / part, found) for part, found in parts.items()]),
+        "fer2013",
+        lambda row: str(paths[row]),
     )
-    in_test = np.char.startswith(files, "test/")
-    public = in_test & (np.char.find(files, "/PublicTest") > 0)
-    unclear = in_test & ~public & (np.char.find(files, "/PrivateTest") < 0)
+    in_test = np.array([file.startswith("test/") for file in files])
+    public, private = (
+        in_test & np.array([f"/{usage}Test" in file for file in files]) for usage in ("Public", "Private")
+    )
+    unclear = in_test & ~public & ~private
     if unclear.any():
         log.warning(
             "%s: the names of %d of %d files tell neither PublicTest nor PrivateTest: these are all test",
@@ -244,7 +258,7 @@ def _from_folders(root: Path) -> Faces:
     return Faces(
         dataset="fer2013-folder",
         taxonomy=taxonomy,
-        names=np.char.add("fer2013/", files),
+        names=np.array([f"fer2013/{file}" for file in files], np.object_),
         partition=np.select([public, in_test], ["val", "test"], "train"),
         emotion=one_hot(label, len(taxonomy)),
         images=images,

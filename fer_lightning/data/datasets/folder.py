@@ -1,19 +1,18 @@
 """Faces in folders named after emotions, and any folder of unlabeled faces beside them."""
 
-import os
-from collections.abc import Callable
+import logging
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces, one_hot, require
+from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces, Texts, one_hot, require
 from fer_lightning.data.datasets.decode import OnBadImage, decode_all
-from fer_lightning.emotions import BASIC_7, BASIC_8, Taxonomy, UnknownEmotion, taxonomy
+from fer_lightning.data.datasets.labels import DROPPED, label_numbers
+from fer_lightning.data.datasets.walk import first_rows, image_files
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-"""Files that count as images, in either case; others are passed over."""
+log = logging.getLogger(__name__)
 
 
 class FaceFolder(FaceDataset):
@@ -24,7 +23,8 @@ class FaceFolder(FaceDataset):
         labeled/happy/*.jpg  labeled/sad/*.jpg ...      unlabeled/any/depth/*.png
 
     Folders are matched by name, which is any synonym of an emotion (``happy``, ``joy``, ``Happiness``); they
-    may hold folders of their own. Hidden files are passed over.
+    may hold folders of their own. Links are followed, and a face that is reached twice counts once. Hidden
+    files are passed over.
 
     Args:
         labeled: folder with one folder per emotion, to train on.
@@ -33,7 +33,10 @@ class FaceFolder(FaceDataset):
         test: folder with one folder per emotion, to report on.
         emotions: a taxonomy's name or a list of emotions; by default ``basic7``, or ``basic8`` if
             contempt occurs.
-        on_bad_image: ``stop`` at images that do not decode, or ``skip`` them with a warning.
+        on_bad_image: ``stop`` at images that do not decode or are smaller than 16 px a side, or ``skip``
+            them with a warning.
+        drop: emotions, or other folders of ``labeled``, ``val`` and ``test``, that are left out; the taxonomy
+            lacks them.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class FaceFolder(FaceDataset):
         test: str | Path | None = None,
         emotions: str | list[str] | None = None,
         on_bad_image: OnBadImage = "stop",
+        drop: list[str] | None = None,
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -51,13 +55,14 @@ class FaceFolder(FaceDataset):
         self.test = test
         self.emotions = emotions
         self.on_bad_image = on_bad_image
+        self.drop = drop
 
     def load(self, image_size: int) -> Faces:
         """Read the index. Names are ``labeled/happy/1.jpg``: the part, then the path in it.
 
         Raises:
-            DataError: if a folder is missing, holds no images, or lies within another, or if images do not
-                decode.
+            DataError: if a folder is missing, cannot be read, holds no images, or lies within another; if one
+                file is in two parts or under two emotions; or if images do not decode.
             UnknownEmotion: if a folder is not named after an emotion.
         """
         folders = {
@@ -66,94 +71,77 @@ class FaceFolder(FaceDataset):
             if (folder := getattr(self, part)) is not None
         }
         _require_separate(folders)
-        names, paths, partition, labels = [], [], [], []
+        files, found = {}, []
         for part, folder in folders.items():
-            if part == "unlabeled":
-                files = image_files(folder)
-                found = np.full(len(files), "")
-            else:
-                files, found = emotion_files(folder)
-            names.append(np.char.add(f"{part}/", files))
-            paths.append(np.char.add(f"{folder}/", files))
-            partition.append(np.full(len(files), "train" if part == "labeled" else part))
-            labels.append(found)
-        path = np.concatenate(paths)
-        label, order = label_numbers(np.concatenate(labels), self.emotions, lambda row: str(path[row]))
-        images, kept = decode_all(path, image_size, self.on_bad_image)
+            files[part] = image_files(folder)
+            unlabeled = part == "unlabeled"
+            found.append(
+                np.full(len(files[part]), "", np.object_) if unlabeled else emotion_of(folder, files[part])
+            )
+        names = np.array([f"{part}/{file}" for part in files for file in files[part]], np.object_)
+        paths = np.array([f"{folders[part]}/{file}" for part in files for file in files[part]], np.object_)
+        parts = ["train" if part == "labeled" else part for part in files]
+        partition = np.repeat(parts, [len(part) for part in files.values()])
+        label, order = label_numbers(
+            np.concatenate(found), self.emotions, lambda row: str(paths[row]), self.drop
+        )
+        rows = np.flatnonzero(_once(paths, partition, label) & (label != DROPPED))
+        images, kept = decode_all(paths[rows], image_size, self.on_bad_image)
+        rows = rows[kept]
         return Faces(
             dataset=f"folder-{order.name}",
             taxonomy=order,
-            names=np.concatenate(names)[kept],
-            partition=np.concatenate(partition)[kept],
-            emotion=one_hot(label, len(order))[kept],
+            names=names[rows],
+            partition=partition[rows],
+            emotion=one_hot(label[rows], len(order)),
             images=images,
         )
 
 
-def image_files(folder: Path) -> npt.NDArray[np.str_]:
-    """List the images below a folder, at any depth: (N,) paths relative to it, with ``/``, sorted.
+def emotion_of(folder: Path, files: Texts) -> Texts:
+    """Return (N,) the name of the folder that each image is in, as it is written.
+
+    Args:
+        folder: with one folder per emotion.
+        files: (N,) of ``image_files``.
 
     Raises:
-        DataError: if there are none.
+        DataError: if an image lies beside the emotions' folders.
     """
-    found = []
-    for directory, below, files in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith(".")]
-        here = Path(directory).relative_to(folder)
-        images = [name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-        found += [(here / name).as_posix() for name in images]
-    if not found:
-        raise DataError(f"{folder} holds no images (files ending in {' '.join(SUFFIXES)})")
-    return np.sort(np.array(found, np.str_))
-
-
-def emotion_files(folder: Path) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
-    """List the images of a folder with one folder per emotion.
-
-    Returns:
-        (N,) paths relative to it, and (N,) the name of the folder each one is in, as it is written.
-
-    Raises:
-        DataError: if there are none, or if one lies beside the emotions' folders.
-    """
-    files = image_files(folder)
-    loose = files[np.char.find(files, "/") < 0]
-    if len(loose):
+    loose = [file for file in files if "/" not in file]
+    if loose:
         raise DataError(
             f"{folder}: {len(loose)} images lie in no emotion's folder, the first is {loose[0]}; "
             f"expected {folder}/<emotion>/{loose[0]}"
         )
-    return files, np.array([file.partition("/")[0] for file in files], np.str_)
+    found = np.array([file.partition("/")[0] for file in files], np.object_)
+    inside = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if empty := sorted(inside - set(found)):
+        log.warning("%s: there are no images in %s", folder, ", ".join(empty))
+    return found
 
 
-def label_numbers(
-    labels: npt.NDArray[np.str_], emotions: str | list[str] | None, where: Callable[[int], str]
-) -> tuple[npt.NDArray[np.int64], Taxonomy]:
-    """Turn names of emotions into their numbers in a taxonomy.
-
-    Args:
-        labels: (N,) names, by any synonym; "" is no label.
-        emotions: a taxonomy's name or a list of emotions; None is ``basic7``, or ``basic8`` if contempt
-            occurs.
-        where: returns the place from which row ``i`` was read, for the error.
-
-    Returns:
-        (N,) numbers, -1 for no label, and the taxonomy.
-
-    Raises:
-        UnknownEmotion: naming the place, if a label names no emotion of the taxonomy.
-    """
-    order = BASIC_8 if emotions is None else taxonomy(emotions)
-    unique, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    numbers = np.full(len(unique), -1)
-    for place, (label, row) in enumerate(zip(unique.tolist(), first.tolist(), strict=True)):
-        try:
-            numbers[place] = order.index(label) if label else -1
-        except UnknownEmotion as error:
-            raise UnknownEmotion(f"{where(row)}: {error}") from None
-    if emotions is None and numbers.max() < len(BASIC_7):
-        order = BASIC_7  # the same numbers: contempt is the last of BASIC_8
-    return numbers[inverse], order
+def _once(
+    paths: Texts, partition: npt.NDArray[np.str_], label: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Choose each file once, by (N,) bool; refuse one that is in two parts or under two emotions."""
+    first = first_rows(paths)
+    once: npt.NDArray[np.bool_] = (first < 0) | (first == np.arange(len(paths)))
+    again = np.flatnonzero(~once)
+    for row, other in zip(again.tolist(), first[again].tolist(), strict=True):
+        if (partition[row], label[row]) != (partition[other], label[other]):
+            raise DataError(
+                f"{paths[other]} and {paths[row]} are the same file; each face belongs to one part and one "
+                "emotion: remove one of the links"
+            )
+    if len(again):
+        log.warning(
+            "%d images are reached twice through links and count once, such as %s, which is %s",
+            len(again),
+            paths[again[0]],
+            paths[first[again[0]]],
+        )
+    return once
 
 
 def _require_separate(folders: dict[str, Path]) -> None:

@@ -1,22 +1,25 @@
 """Faces listed in a CSV or parquet table: for a data set that has no reader of its own."""
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces, Partition, one_hot, require
+from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces, Partition, Texts, one_hot, require
 from fer_lightning.data.datasets.decode import OnBadImage, decode_all
-from fer_lightning.data.datasets.folder import label_numbers
+from fer_lightning.data.datasets.labels import DROPPED, NO_LABEL, label_numbers
+from fer_lightning.data.datasets.table_file import Table, read_table
+from fer_lightning.data.datasets.walk import first_rows
 from fer_lightning.emotions import VALENCE_AROUSAL_RANGE
 
-if TYPE_CHECKING:
-    import pandas as pd
+log = logging.getLogger(__name__)
 
-COLUMNS = ("path", "label", "valence", "arousal", "subject", "group", "partition")
-"""Columns that a table of faces may have; only ``path`` is needed."""
+_MISSING = {"", "na", "n/a", "<na>", "nan", "null", "none"}
+"""How tables write that a label is unknown, in lower case."""
 
 
 class FaceTable(FaceDataset):
@@ -26,7 +29,7 @@ class FaceTable(FaceDataset):
     column     holds
     ========== ==========================================================================================
     path       image file, relative to ``root``; also the face's name
-    label      emotion, by name or synonym; empty where unknown
+    label      emotion, by name or synonym, or its position in ``emotions``, from 0; empty where unknown
     valence    unpleasant to pleasant, -1 ... 1; empty where unknown
     arousal    calm to excited, -1 ... 1; empty where unknown
     subject    person in the image
@@ -35,16 +38,21 @@ class FaceTable(FaceDataset):
     ========== ==========================================================================================
 
     A training face without label, valence and arousal is ``unlabeled``, and labels of an ``unlabeled`` face
-    are dropped; one of val or test needs a label. Rows are counted from 0, below the header.
+    are dropped; one of val or test needs a label. Unknown labels may also be written NA, N/A, NaN, null or
+    None, in either case. Rows are counted from 0, below the header.
 
     Args:
-        table: a ``.csv`` file with a header, or a ``.parquet`` file.
+        table: a ``.csv`` file with a header (commas, semicolons or tabs), or a ``.parquet`` file.
         root: folder the paths are relative to; by default the table's.
         emotions: a taxonomy's name or a list of emotions; by default ``basic7``, or ``basic8`` if
             contempt occurs.
         columns: your names of columns where they differ from those above, as ``{"label": "expression"}``.
-        on_bad_image: ``stop`` at images that do not decode, or ``skip`` them with a warning. A missing
-            file always stops, because then it is mostly ``root`` that is wrong.
+        on_bad_image: ``stop`` at images that do not decode or are smaller than 16 px a side, or ``skip``
+            them with a warning. A missing file always stops, because then it is mostly ``root`` that is
+            wrong.
+        on_duplicate: ``stop`` at two rows of one file, however its path is spelled, or keep the ``first``
+            with a warning.
+        drop: emotions, or other labels of the table, whose faces are left out; the taxonomy lacks them.
     """
 
     def __init__(
@@ -54,12 +62,16 @@ class FaceTable(FaceDataset):
         emotions: str | list[str] | None = None,
         columns: dict[str, str] | None = None,
         on_bad_image: OnBadImage = "stop",
+        on_duplicate: Literal["stop", "first"] = "stop",
+        drop: list[str] | None = None,
     ) -> None:
         self.table = table
         self.root = root
         self.emotions = emotions
         self.columns = columns or {}
         self.on_bad_image = on_bad_image
+        self.on_duplicate = on_duplicate
+        self.drop = drop
 
     def load(self, image_size: int) -> Faces:
         """Read the table, and the images as ``decode_all`` does.
@@ -68,103 +80,79 @@ class FaceTable(FaceDataset):
             DataError: naming the row or file that is wrong.
             UnknownEmotion: naming the row whose label is no emotion of the taxonomy.
         """
-        path = require(Path(self.table).expanduser(), "a table of faces")
-        text = self._read(path)
+        table = read_table(require(Path(self.table).expanduser(), "a table of faces"), self.columns)
+        label, taxonomy = label_numbers(_known(table["label"]), self.emotions, table.where, self.drop)
+        table, label = table.only(label != DROPPED), label[label != DROPPED]
+        paths = self._paths(table)
+        once = self._once(table, paths)
+        table, label, paths = table.only(once), label[once], paths[once]
 
-        def where(row: int) -> str:
-            return f"{path}, row {row}"
-
-        names = text["path"]
-        files = self._files(path, names, where)
-        partition = _partition(text["partition"], where)
-        label, taxonomy = label_numbers(text["label"], self.emotions, where)
-        valence_arousal = np.stack([_number(text[name], name, where) for name in ("valence", "arousal")], 1)
-
-        partition[(partition == "train") & (label < 0) & np.isnan(valence_arousal).all(1)] = "unlabeled"
-        label[partition == "unlabeled"] = -1
+        partition = _partition(table["partition"], table.where)
+        axes = [_number(_known(table[name]), name, table.where) for name in ("valence", "arousal")]
+        valence_arousal = np.stack(axes, 1)
+        unknown = (label == NO_LABEL) & np.isnan(valence_arousal).all(1)
+        partition[(partition == "train") & unknown] = "unlabeled"
+        label[partition == "unlabeled"] = NO_LABEL
         valence_arousal[partition == "unlabeled"] = np.nan
-        unlabeled = np.isin(partition, ("val", "test")) & (label < 0) & np.isnan(valence_arousal).all(1)
-        if unlabeled.any():
+        if (unlabeled := np.isin(partition, ("val", "test")) & unknown).any():
             row = int(unlabeled.argmax())
-            raise DataError(f"{where(row)}: a face of {partition[row]} needs a label, valence or arousal")
+            raise DataError(
+                f"{table.where(row)}: a face of {partition[row]} needs a label, valence or arousal"
+            )
 
-        images, kept = decode_all(files, image_size, self.on_bad_image)
+        images, kept = decode_all(paths, image_size, self.on_bad_image)
         return Faces(
             dataset=f"table-{taxonomy.name}",
             taxonomy=taxonomy,
-            names=names[kept],
+            names=table["path"][kept],
             partition=partition[kept],
             emotion=one_hot(label, len(taxonomy))[kept],
             valence_arousal=valence_arousal[kept],
-            subject=text["subject"][kept],
-            group=text["group"][kept],
+            subject=table["subject"][kept],
+            group=table["group"][kept],
             images=images,
         )
 
-    def _read(self, path: Path) -> dict[str, npt.NDArray[np.str_]]:
-        """Return every one of ``COLUMNS`` as text, "" where the table is empty or lacks it."""
-        frame = _open(path)
-        unknown = set(self.columns) - set(COLUMNS)
-        if unknown:
-            raise DataError(
-                f"columns names {', '.join(sorted(unknown))}, which is none of {', '.join(COLUMNS)}"
-            )
-        needed = {self.columns.get("path", "path"), *self.columns.values()}
-        missing = sorted(needed - set(frame.columns))
-        if missing:
-            raise DataError(
-                f"{path} has no column {', '.join(missing)}; it has: {', '.join(map(str, frame.columns))}. "
-                'Name yours with columns={"path": ...}'
-            )
-        if frame.empty:
-            raise DataError(f"{path} has no rows")
-        texts = {}
-        for column in COLUMNS:
-            name = self.columns.get(column, column)
-            if name in frame:
-                texts[column] = frame[name].astype("string").fillna("").str.strip().to_numpy(np.str_)
-            else:
-                texts[column] = np.full(len(frame), "")
-        return texts
-
-    def _files(
-        self, table: Path, names: npt.NDArray[np.str_], where: Callable[[int], str]
-    ) -> npt.NDArray[np.str_]:
-        """Return the (N,) image files, all of which exist."""
-        root = table.parent
+    def _paths(self, table: Table) -> Texts:
+        """Return the (N,) paths of the images."""
+        empty = np.flatnonzero(table["path"] == "")
+        if len(empty):
+            raise DataError(f"{table.where(empty[0])}: path is empty; each row needs the file of its face")
+        root = table.file.parent
         if self.root is not None:
             root = require(Path(self.root).expanduser(), "the folder of the images")
-        files = np.array([str(root / name) for name in names], np.str_)
-        missing = [row for row, file in enumerate(files) if not Path(file).is_file()]
-        if missing:
+        return np.array([os.path.join(root, os.path.expanduser(path)) for path in table["path"]], np.object_)
+
+    def _once(self, table: Table, paths: Texts) -> npt.NDArray[np.bool_]:
+        """Choose the first row of each file, by (N,) bool; refuse missing files, and others as asked for."""
+        first = first_rows(paths)
+        missing = np.flatnonzero(first < 0)
+        if len(missing):
             raise DataError(
-                f"{where(missing[0])}: there is no file {files[missing[0]]}; {len(missing)} of {len(files)} "
-                "are missing. Paths are relative to `root`, by default the table's folder"
+                f"{table.where(missing[0])}: there is no file {paths[missing[0]]}; {len(missing)} of "
+                f"{len(paths)} are missing. Paths are relative to `root`, by default the table's folder"
             )
-        return files
+        once: npt.NDArray[np.bool_] = first == np.arange(len(paths))
+        again = np.flatnonzero(~once)
+        if len(again):
+            row, other = again[0], first[again[0]]
+            message = (
+                f"{table.file}: {len(again)} of {len(paths)} rows repeat the file of another, such as "
+                f"{table.place(row)}, {table['path'][row]!r}, that of {table.place(other)}, "
+                f"{table['path'][other]!r}"
+            )
+            if self.on_duplicate == "stop":
+                raise DataError(f'{message}. Remove them, or leave them out with on_duplicate="first"')
+            log.warning("%s. They are left out.", message)
+        return once
 
 
-def _open(path: Path) -> "pd.DataFrame":
-    import pandas as pd  # half a second that only tables need to wait for
-
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        # As text, so that a subject "007" stays one, and "NA" is not taken for nothing.
-        return pd.read_csv(
-            path, dtype="string", keep_default_na=False, skipinitialspace=True, index_col=False
-        )
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading parquet needs pyarrow: pip install 'fer-lightning[parquet]'"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise DataError(
-            f"{path} does not open as a table ({error}); expected .csv with a header, or .parquet"
-        ) from error
+def _known(texts: Texts) -> Texts:
+    """Return (N,) labels, "" for all ways to write that one is unknown."""
+    return np.array(["" if text.lower() in _MISSING else text for text in texts], np.object_)
 
 
-def _partition(text: npt.NDArray[np.str_], where: Callable[[int], str]) -> npt.NDArray[np.str_]:
+def _partition(text: Texts, where: Callable[[int], str]) -> npt.NDArray[np.str_]:
     known = get_args(Partition)
     wrong = np.flatnonzero(~np.isin(text, ("", *known))).tolist()
     if wrong:
@@ -174,7 +162,7 @@ def _partition(text: npt.NDArray[np.str_], where: Callable[[int], str]) -> npt.N
     return np.where(text == "", "train", text).astype("<U9")  # room for "unlabeled"
 
 
-def _number(text: npt.NDArray[np.str_], name: str, where: Callable[[int], str]) -> npt.NDArray[np.float32]:
+def _number(text: Texts, name: str, where: Callable[[int], str]) -> npt.NDArray[np.float32]:
     """Return (N,) valence or arousal; empty is NaN."""
     low, high = VALENCE_AROUSAL_RANGE
     values = np.full(len(text), np.nan, np.float32)
@@ -182,7 +170,8 @@ def _number(text: npt.NDArray[np.str_], name: str, where: Callable[[int], str]) 
         try:
             values[row] = float(text[row])
         except ValueError:
-            raise DataError(f"{where(row)}: {name} is '{text[row]}', not a number") from None
+            hint = "; write decimals with a point" if "," in text[row] else ""
+            raise DataError(f"{where(row)}: {name} is '{text[row]}', not a number{hint}") from None
         if not np.isnan(values[row]) and not low <= values[row] <= high:
             raise DataError(
                 f"{where(row)}: {name} is {text[row]}, outside [{low:g}, {high:g}]. Bring other ranges to "

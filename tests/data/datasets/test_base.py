@@ -111,6 +111,17 @@ def test_a_name_is_of_one_face():
         faces(names=np.array(["twice", "once", "twice"]))
 
 
+@pytest.mark.parametrize("column", ["names", "subject", "group"])
+def test_text_takes_no_more_memory_than_its_length(column):
+    texts = np.array(["x" * 100_000, "y", "caf\udce9"], object)
+    for given in (texts, texts[1:].astype(str)):
+        index = getattr(faces(label=(0,) * len(given), **{column: given}), column)
+        assert index.dtype == object
+        assert index.nbytes == 8 * len(given)
+        assert index.tolist() == given.tolist()
+        assert type(index[0]) is str
+
+
 def test_no_faces_is_an_error():
     with pytest.raises(DataError, match="no faces"):
         faces(label=np.empty(0, np.int64))
@@ -139,6 +150,7 @@ def test_what_is_missing_is_named(tmp_path):
             {"labeled": "a", "unlabeled": "b", "emotions": ["happy", "sad"], "on_bad_image": "skip"},
         ),
         (FaceTable, {"table": "a.csv", "columns": {"label": "expression"}, "emotions": "basic8"}),
+        (FaceTable, {"table": "a.csv", "drop": ["contempt"], "on_duplicate": "first"}),
     ],
 )
 def test_a_data_set_is_built_from_its_class_path(kind, options):

@@ -1,83 +1,23 @@
 import logging
+import os
+import pickle
+import tempfile
 
-import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from image_files import bad_files, save, texture
 
 from fer_lightning.data.datasets import decode
 from fer_lightning.data.datasets.base import ArrayImages, DataError
-from fer_lightning.data.datasets.decode import FileImages, decode_all, read_image, square
-
-
-def texture(height, width, seed=0):
-    """A smooth color image: smooth, so that JPEG changes it little."""
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
-
-
-def save(path, image, **options):
-    Image.fromarray(image).save(path, **options)
-    return str(path)
+from fer_lightning.data.datasets.decode import FileImages, decode_all, square
 
 
 @pytest.fixture
 def bad(tmp_path):
-    """Every way for a file to be no image: cut off, empty, something else, not there."""
-    whole = save(tmp_path / "whole.jpg", texture(64, 64))
-    cut, empty, text = tmp_path / "cut.jpg", tmp_path / "empty.png", tmp_path / "text.jpg"
-    with open(whole, "rb") as file:
-        cut.write_bytes(file.read()[:600])
-    empty.write_bytes(b"")
-    text.write_text("404: not found")
-    return [str(path) for path in (cut, empty, text, tmp_path / "absent.jpg")]
+    return bad_files(tmp_path)
 
 
-# One file
-
-
-def test_red_stays_red(tmp_path):
-    red = np.zeros((8, 8, 3), np.uint8)
-    red[..., 0] = 255
-    assert (read_image(save(tmp_path / "red.png", red)) == red).all()
-
-
-def test_gray_is_repeated_over_the_channels(tmp_path):
-    gray = texture(8, 8)[..., 0]
-    assert (read_image(save(tmp_path / "gray.png", gray)) == gray[:, :, None]).all()
-
-
-def test_transparency_is_dropped(tmp_path):
-    image = texture(8, 8)
-    veiled = np.dstack([image, np.full((8, 8), 40, np.uint8)])
-    assert (read_image(save(tmp_path / "alpha.png", veiled)) == image).all()
-
-
-def test_sixteen_bits_become_eight(tmp_path):
-    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
-    read = read_image(save(tmp_path / "deep.png", deep))
-    assert (read == (deep // 256).astype(np.uint8)[:, :, None]).all()
-
-
-def test_a_face_photographed_sideways_is_put_upright(tmp_path):
-    upright = texture(12, 8)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn me by 90 degrees clockwise"
-    turned = save(tmp_path / "turned.png", np.ascontiguousarray(np.rot90(upright)), exif=exif)
-    assert (read_image(turned) == upright).all()
-
-
-def test_a_name_beyond_ascii_is_read(tmp_path):
-    assert read_image(save(tmp_path / "žluťoučký 顔.png", texture(8, 8))).shape == (8, 8, 3)
-
-
-def test_every_bad_file_is_named(bad):
-    for path in bad:
-        with pytest.raises(DataError, match=path):
-            read_image(path)
-
-
-# Its size
+# One size
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (64, 48), (48, 97), (20, 30), (301, 200)])
@@ -119,25 +59,25 @@ def test_a_set_is_the_same_in_memory_and_lazily(tmp_path, monkeypatch):
 
 
 def test_a_set_without_color_is_held_as_gray(tmp_path):
-    gray = texture(8, 8)[..., 0]
+    gray = texture(16, 16)[..., 0]
     paths = [save(tmp_path / "0.png", gray), save(tmp_path / "1.png", np.repeat(gray[:, :, None], 3, 2))]
-    images, _ = decode_all(paths, 8, "stop")
-    assert images.pixels.shape == (2, 8, 8)
+    images, _ = decode_all(paths, 16, "stop")
+    assert images.pixels.shape == (2, 16, 16)
     assert (images[1] == gray[:, :, None]).all()
 
 
 def test_one_color_image_keeps_the_colors_of_the_set(tmp_path):
-    paths = [save(tmp_path / "0.png", texture(8, 8)[..., 0]), save(tmp_path / "1.png", texture(8, 8))]
-    images, _ = decode_all(paths, 8, "stop")
-    assert (images[1] == texture(8, 8)).all()
+    paths = [save(tmp_path / "0.png", texture(16, 16)[..., 0]), save(tmp_path / "1.png", texture(16, 16))]
+    images, _ = decode_all(paths, 16, "stop")
+    assert (images[1] == texture(16, 16)).all()
 
 
 @pytest.mark.parametrize("limit", [decode.IN_MEMORY_BYTES, 0], ids=["in memory", "lazy"])
 def test_bad_images_stop_the_set_before_training(tmp_path, monkeypatch, bad, limit):
     monkeypatch.setattr(decode, "IN_MEMORY_BYTES", limit)
-    good = save(tmp_path / "good.png", texture(8, 8))
+    good = save(tmp_path / "good.png", texture(16, 16))
     with pytest.raises(DataError, match="4 of 5 images") as error:
-        decode_all([bad[0], good, *bad[1:]], 8, "stop")
+        decode_all([bad[0], good, *bad[1:]], 16, "stop")
     assert all(path in str(error.value) for path in bad)
     assert "skip" in str(error.value)
 
@@ -145,11 +85,11 @@ def test_bad_images_stop_the_set_before_training(tmp_path, monkeypatch, bad, lim
 @pytest.mark.parametrize("limit", [decode.IN_MEMORY_BYTES, 0], ids=["in memory", "lazy"])
 def test_bad_images_are_skipped_counted_and_named(tmp_path, monkeypatch, caplog, bad, limit):
     monkeypatch.setattr(decode, "IN_MEMORY_BYTES", limit)
-    red = np.zeros((8, 8, 3), np.uint8)
+    red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 255
     paths = [bad[0], save(tmp_path / "first.png", red), *bad[1:], save(tmp_path / "last.png", red // 2)]
     with caplog.at_level(logging.WARNING):
-        images, kept = decode_all(paths, 8, "skip")
+        images, kept = decode_all(paths, 16, "skip")
     assert kept.tolist() == [False, True, False, False, False, True]
     assert len(images) == 2
     assert (images[0] == red).all()
@@ -162,3 +102,65 @@ def test_a_lazy_image_lost_after_the_check_is_named(tmp_path):
     images = FileImages([str(tmp_path / "gone.png")], 8)
     with pytest.raises(DataError, match=r"gone\.png"):
         images[0]
+
+
+@pytest.mark.parametrize("on_bad_image", ["stop", "skip"])
+def test_a_file_lists_all_bad_images_where_the_message_names_some(
+    tmp_path, monkeypatch, caplog, on_bad_image
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    good = save(tmp_path / "good.png", texture(16, 16))
+    gone = [str(tmp_path / f"caf\udce9 {number}.png") for number in range(50)]
+    try:
+        decode_all([good, *gone], 16, on_bad_image)
+        said = caplog.text
+    except DataError as error:
+        said = str(error)
+    assert "50 of 51 images" in said
+    (file,) = tmp_path.glob("bad_images_*.txt")
+    assert str(file) in said
+    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    assert lines == [f"{path} is missing" for path in gone]
+
+
+def test_every_process_writes_a_list_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(DataError, match="bad_images_"):
+            decode_all([str(tmp_path / f"{number}.png") for number in range(6)], 16, "stop")
+    assert len(list(tmp_path.glob("bad_images_*.txt"))) == 2
+
+
+def test_a_list_that_cannot_be_written_does_not_hide_the_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(DataError, match=r"6 of 6 images .*could not be written"):
+        decode_all([str(tmp_path / f"{number}.png") for number in range(6)], 16, "stop")
+
+
+@pytest.mark.parametrize("limit", [decode.IN_MEMORY_BYTES, 0], ids=["in memory", "lazy"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif"])
+@pytest.mark.parametrize(("height", "width"), [(15, 40), (40, 15), (3, 3)])
+def test_faces_under_sixteen_pixels_are_bad(tmp_path, monkeypatch, limit, suffix, height, width):
+    monkeypatch.setattr(decode, "IN_MEMORY_BYTES", limit)
+    sixteen = [save(tmp_path / f"{side}.{suffix}", texture(side, 16)) for side in (16, 17)]
+    tiny = save(tmp_path / f"tiny.{suffix}", texture(height, width))
+    with pytest.raises(DataError, match=rf"1 of 3 .*tiny\.{suffix} is {width} x {height} px, .*16 px"):
+        decode_all([*sixteen, tiny], 16, "stop")
+    assert decode_all([*sixteen, tiny], 16, "skip")[1].tolist() == [True, True, False]
+
+
+def test_one_long_path_does_not_widen_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "last.png", texture(16, 16))
+    paths = ["x" * 100_000, *(f"{number}.png" for number in range(1000)), "caf\udce9.png", "last.png"]
+    images = FileImages(paths, 16)
+    assert len(pickle.dumps(images)) < sum(map(len, paths)) + 16 * len(paths)
+    assert len(images) == len(paths)
+    assert (images[len(paths) - 1] == texture(16, 16)).all()
+    assert (images[-1] == texture(16, 16)).all()
+    with pytest.raises(DataError, match=r"999\.png is missing"):
+        images[1000]
+    with pytest.raises(IndexError):
+        images[len(paths)]
+    os.link("last.png", "caf\udce9.png")
+    assert (images[1001] == texture(16, 16)).all()

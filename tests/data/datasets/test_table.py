@@ -23,7 +23,7 @@ f.png,joy,0.9,0.9,,,unlabeled
 def home(tmp_path):
     (tmp_path / "sub").mkdir()
     for value, name in enumerate(("a.png", "sub/b.png", "c.png", "d.png", "e.png", "f.png")):
-        Image.fromarray(np.full((12, 10, 3), (10 * value, 0, 0), np.uint8)).save(tmp_path / name)
+        Image.fromarray(np.full((20, 16, 3), (10 * value, 0, 0), np.uint8)).save(tmp_path / name)
     return tmp_path
 
 
@@ -81,6 +81,93 @@ def test_contempt_makes_eight_emotions(home):
     assert load(home, "path,label\na.png,happy\nc.png,contempt\n").taxonomy.name == "basic8"
 
 
+@pytest.mark.parametrize("missing", ["", "NA", "n/a", "NaN", "nan", "null", "None", "<NA>"])
+def test_the_usual_spellings_of_a_missing_label_are_no_label(home, missing):
+    header = "path,label,valence,arousal,subject,group"
+    faces = load(home, f"{header}\na.png,happy,0,0,NA,None\nc.png,{missing},{missing},{missing},nan,NA\n")
+    assert faces.partition.tolist() == ["train", "unlabeled"]
+    assert np.isnan(faces.valence_arousal[1]).all()
+    assert faces.subject.tolist() == ["NA", "nan"]
+    assert faces.group.tolist() == ["None", "NA"]
+
+
+def test_a_path_may_be_spelled_as_a_missing_label(home):
+    (home / "a.png").rename(home / "NA")
+    assert load(home, "path,label\nNA,happy\n").names.tolist() == ["NA"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_class_numbers_from_pandas_are_read(home, kind):
+    table = pd.DataFrame({"path": ["a.png", "c.png", "d.png"], "label": [2, None, 0]})
+    assert table.label.dtype == np.float64
+    getattr(table, f"to_{kind}")(home / f"faces.{kind}", index=False)
+    faces = FaceTable(home / f"faces.{kind}", emotions=["sad", "happy", "fear"]).load(8)
+    assert faces.label.tolist() == [2, -1, 0]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(home, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("HOME", str(home))
+    text = "path,label\n~/a.png,happy\nc.png,sad\n"
+    faces = load(home, text)
+    assert faces.names.tolist() == ["~/a.png", "c.png"]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "faces.csv").write_text(text)
+    assert len(FaceTable(elsewhere / "faces.csv", root="~").load(8)) == 2
+
+
+# The same face twice
+
+
+def spellings(home):
+    (home / "alias.png").symlink_to("a.png")
+    return ["a.png", "./a.png", "sub/../a.png", str(home / "a.png"), "alias.png"]
+
+
+@pytest.mark.parametrize("spelling", range(5))
+def test_two_rows_of_one_file_are_both_named(home, spelling):
+    other = spellings(home)[spelling]
+    with pytest.raises(DataError, match="1 of 3 rows repeat the file of another") as error:
+        load(home, f"path,label\na.png,happy\nc.png,sad\n{other},sad\n")
+    for part in ("row 2 (line 4)", repr(other), "row 0 (line 2)", "'a.png'", "on_duplicate"):
+        assert part in str(error.value)
+
+
+def test_the_first_row_of_each_file_may_be_kept(home, caplog):
+    rows = "".join(f"{path},sad\n" for path in spellings(home))
+    with caplog.at_level(logging.WARNING):
+        faces = load(home, f"path,label\na.png,happy\n{rows}c.png,sad\n", on_duplicate="first")
+    assert faces.names.tolist() == ["a.png", "c.png"]
+    assert faces.taxonomy.emotions[faces.label[0]] == "happiness"
+    assert faces.images[1][0, 0, 0] == 20
+    assert "5 of 7 rows repeat the file of another" in caplog.text
+
+
+# Left out
+
+
+def test_a_dropped_emotion_takes_its_rows_along(home, caplog):
+    text = "path,label,subject\ngone.png,contempt,1\na.png,happy,2\nc.png,7,3\nd.png,bored,4\n"
+    emotions = ["anger", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt"]
+    with caplog.at_level(logging.WARNING):
+        faces = load(home, text, drop=["contempt", "bored"], emotions=emotions)
+    assert faces.names.tolist() == ["a.png"]
+    assert faces.subject.tolist() == ["2"]
+    assert faces.images[0][0, 0, 0] == 0
+    assert "contempt" not in faces.taxonomy.emotions
+    assert "2 faces of contempt are left out" in caplog.text
+
+
+def test_rows_are_counted_as_in_the_file_after_some_are_dropped(home):
+    text = "path,label\na.png,contempt\nc.png,happy\ngone.png,sad\n"
+    with pytest.raises(DataError, match=r"row 2 \(line 4\): there is no file"):
+        load(home, text, drop=["contempt"])
+
+
+def test_a_table_of_nothing_but_dropped_faces_is_refused(home):
+    with pytest.raises(DataError, match="no faces"):
+        load(home, "path,label\na.png,happy\n", drop=["happy"])
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -95,19 +182,54 @@ def test_contempt_makes_eight_emotions(home):
             {"columns": {"lable": "label"}},
             "columns names lable, which is none of",
         ),
-        ("path,label\na.png,happy\nc.png,bored\n", {}, r"faces\.csv, row 1: 'bored' is not a known emotion"),
-        ("path,label\na.png,happy\nc.png,3\n", {}, "row 1: '3' is not a known emotion"),
-        ("path,label\na.png,contempt\n", {"emotions": "basic7"}, "row 0: 'contempt' is outside .*basic7"),
-        ("path,valence,arousal\na.png,0,0\nc.png,-7,0\n", {}, "row 1: valence is -7, outside.*AFEW-VA"),
-        ("path,valence,arousal\na.png,0,1.01\n", {}, "row 0: arousal is 1.01, outside"),
-        ("path,valence,arousal\na.png,0,high\n", {}, "row 0: arousal is 'high', not a number"),
-        ("path,label,partition\na.png,sad,valid\n", {}, "row 0: partition is 'valid', not one of train, val"),
-        ("path,label,partition\na.png,sad,train\nc.png,,test\n", {}, "row 1: a face of test needs a label"),
-        ("path,label\na.png,happy\ngone.png,sad\n", {}, r"row 1: there is no file .*gone\.png; 1 of 2"),
-        ("path,label\na.png,happy\n,sad\n", {}, "row 1: there is no file"),
+        (
+            "path,label\na.png,happy\nc.png,bored\n",
+            {},
+            r"faces\.csv, row 1 .line 3.: 'bored' is not a known emotion",
+        ),
+        (
+            "path,label\na.png,happy\nc.png,3\n",
+            {},
+            "row 1 .line 3.: the label 3 is a class number: give `emotions`",
+        ),
+        (
+            "path,label\na.png,contempt\n",
+            {"emotions": "basic7"},
+            "row 0 .line 2.: 'contempt' is outside .*basic7",
+        ),
+        (
+            "path,valence,arousal\na.png,0,0\nc.png,-7,0\n",
+            {},
+            "row 1 .line 3.: valence is -7, outside.*AFEW-VA",
+        ),
+        ("path,valence,arousal\na.png,0,1.01\n", {}, "row 0 .line 2.: arousal is 1.01, outside"),
+        ("path,valence,arousal\na.png,0,high\n", {}, "row 0 .line 2.: arousal is 'high', not a number"),
+        (
+            "path,label,partition\na.png,sad,valid\n",
+            {},
+            "row 0 .line 2.: partition is 'valid', not one of train, val",
+        ),
+        (
+            "path,label,partition\na.png,sad,train\nc.png,,test\n",
+            {},
+            "row 1 .line 3.: a face of test needs a label",
+        ),
+        (
+            "path,label\na.png,happy\ngone.png,sad\n",
+            {},
+            r"row 1 .line 3.: there is no file .*gone\.png; 1 of 2",
+        ),
+        ("path,label\na.png,happy\n,sad\n", {}, "row 1 .line 3.: path is empty"),
         ("path,label\n", {}, r"faces\.csv has no rows"),
         ("", {}, r"faces\.csv does not open as a table"),
-        ("path,label\na.png,happy\na.png,sad\n", {}, "'a.png' names 2 faces"),
+        ("path,label\na.png,happy\nc.png,sad,x\n", {}, r"row 1 \(line 3\): 3 fields, where the header has 2"),
+        (
+            "path;valence;arousal\na.png;0,5;0\n",
+            {},
+            "valence is '0,5', not a number; write decimals with a point",
+        ),
+        ("path,valence,arousal\na.png,0,inf\n", {}, "arousal is inf, outside"),
+        ("path,label,partition\na.png,sad,NA\n", {}, "partition is 'NA', not one of train"),
     ],
 )
 def test_a_wrong_table_says_what_is_wrong_and_where(home, text, options, message):
