@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from fer_lightning.data.datamodule import SemiSupervisedFaces
+from fer_lightning.files import write_atomically, writing
 from fer_lightning.methods.base import SemiSupervised
 from fer_lightning.metrics import DIMENSIONS
 from fer_lightning.outputs.csv_files import cell
-from fer_lightning.outputs.files import write_atomically, writing
 from fer_lightning.outputs.names import of_data
 from fer_lightning.task import Prediction
 

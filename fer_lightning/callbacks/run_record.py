@@ -18,8 +18,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 import fer_lightning
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
+from fer_lightning.files import write_atomically
 from fer_lightning.methods.base import SemiSupervised, class_path
-from fer_lightning.outputs.files import write_atomically
 from fer_lightning.outputs.run_logger import RunLogger
 
 

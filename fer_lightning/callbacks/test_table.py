@@ -7,9 +7,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from fer_lightning.data.datamodule import SemiSupervisedFaces
+from fer_lightning.files import locked
 from fer_lightning.outputs.checkpoint_files import read_checkpoint
 from fer_lightning.outputs.csv_files import read_csv, write_csv
-from fer_lightning.outputs.files import locked
 
 PREFIX = "test/"
 KEY = ("checkpoint", "dataset", "split")

@@ -22,8 +22,8 @@ from fer_lightning.cli.matrix_file import Cell, read_matrix
 from fer_lightning.cli.processes import Processes, RunError, Stopped
 from fer_lightning.cli.results import draw, results_table
 from fer_lightning.cli.versions import Version
+from fer_lightning.files import write_atomically
 from fer_lightning.outputs.csv_files import read_csv
-from fer_lightning.outputs.files import write_atomically
 from fer_lightning.outputs.results import add_row, key, read_rows
 
 PROGRAM = (sys.executable, "-m", "fer_lightning")

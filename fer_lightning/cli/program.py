@@ -161,8 +161,6 @@ class Program(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with the callbacks, the log and the checkpoints of every run."""
         config = self.config_init[self.subcommand].trainer
-        if config.strategy == "auto" and _device_count(config) > 1:
-            kwargs["strategy"] = "ddp_find_unused_parameters_true"  # a head can be idle for some steps
         if not config.fast_dev_run:
             run = self.config_init[self.subcommand]
             loggers = [each for each in _listed(config.logger) if each is not True]
@@ -185,6 +183,8 @@ class Program(LightningCLI):
             if SLURMEnvironment.detect():  # its own reaction to SIGUSR1 would save and requeue beside ours
                 kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         try:
+            if config.strategy == "auto" and _device_count(config) > 1:
+                kwargs["strategy"] = "ddp_find_unused_parameters_true"  # a head can be idle for some steps
             return super().instantiate_trainer(**kwargs)
         except (
             MisconfigurationException,
@@ -234,6 +234,17 @@ def run(args: Sequence[str] | None) -> None:
     Program(args)
 
 
+_LOWEST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "limit_val_batches": 0,
+    "log_every_n_steps": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
+    "num_nodes": 1,
+}
+"""Lowest values of options that Lightning does not check."""
 _PRECISIONS = {None, "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed"}
 
 
@@ -247,6 +258,9 @@ def _check_trainer(trainer: Any) -> None:
         raise InputError("a run without log and checkpoints is none", option="trainer.barebones")
     if trainer.enable_checkpointing is False:
         raise InputError("a run keeps its checkpoints; leave it out", option="trainer.enable_checkpointing")
+    for name, lowest in _LOWEST.items():
+        if (value := trainer.get(name)) is not None and value < lowest:
+            raise InputError(f"must be at least {lowest}, not {value}", option=f"trainer.{name}")
     if trainer.overfit_batches:
         raise InputError(
             "it would draw other batches than the method's; give few labels and steps instead",

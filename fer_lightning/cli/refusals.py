@@ -5,7 +5,7 @@ The rule of the whole program is here. It imports neither torch nor Lightning, w
 
 import traceback
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fer_lightning.errors import InputError
@@ -38,6 +38,8 @@ def message_of(error: Exception, words: Sequence[str]) -> str | None:
         return f"{error} (Lightning's Trainer)"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, UnicodeDecodeError) and (files := [word for word in _files(words) if _binary(word)]):
+        return f"{', '.join(files)} is no text file (UTF-8)"
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         return f"out of memory ({_line(error)}): take a smaller batch_size, unlabeled_ratio or image_size"
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
@@ -60,6 +62,22 @@ def _from_lightning(error: Exception) -> bool:
     """Return whether Lightning itself raised an error, such as about limits and intervals."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and {"lightning", "site-packages"} <= set(Path(frames[-1].filename).parts)
+
+
+def _files(words: Sequence[str]) -> Iterator[str]:
+    """Yield the files that a command line names."""
+    for word in words:
+        name = word.partition("=")[2] or word
+        if Path(name).is_file():
+            yield name
+
+
+def _binary(file: str) -> bool:
+    try:
+        Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _line(error: Exception) -> str:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from fer_lightning.data.datasets.base import ArrayImages, DataError, Faces, require
 from fer_lightning.emotions import BASIC_7, canonical
+from fer_lightning.files import write_atomically
 from fer_lightning.ranges import NonNegativeInt, OpenShare, PositiveInt, check_ranges
 
 Allocation = Literal["balanced", "proportional", "ada_cm"]
@@ -129,9 +130,13 @@ class Split:
         return json.dumps(self._content(), sort_keys=True, indent=0, separators=(",", ": ")) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write the manifest, making its folder if need be."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.to_json().encode())
+        """Write the manifest, making its folder if need be.
+
+        Raises:
+            NotWritten: if that fails.
+        """
+        with write_atomically(path) as stream:
+            stream.write(self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> "Split":

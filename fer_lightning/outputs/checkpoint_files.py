@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer_lightning.errors import CheckpointError
-from fer_lightning.outputs.files import ADVICE, NotWritten, free_space, write_atomically
+from fer_lightning.files import ADVICE, NotWritten, free_space, write_atomically
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 """Names of the two checkpoints that a run keeps in ``checkpoints``."""
@@ -89,10 +89,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         size = path.stat().st_size
-        reason = re.sub(r"(?s).*WeightsUnpickler error: ", "", str(error)) or type(error).__name__
+        reason = re.sub(r"(?s).*WeightsUnpickler error: ", "", str(error))
+        reason = f"{type(error).__name__}: {reason}".split(". ")[0]
         raise _unfit(
             f"{path} ({size:,} bytes) cannot be read as a checkpoint: it is cut off, another kind of file, "
-            f"or carries code, which is never run ({reason.splitlines()[0]:.200})"
+            f"or carries code, which is never run ({reason.splitlines()[0]})"
         ) from error
     if not isinstance(content, dict) or not {"method", "state_dict"} <= content.keys():
         raise _unfit(

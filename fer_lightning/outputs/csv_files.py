@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fer_lightning.outputs.files import write_atomically, writing
+from fer_lightning.files import write_atomically, writing
 
 Row = Mapping[str, object]
 

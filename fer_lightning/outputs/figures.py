@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
-from fer_lightning.outputs.files import writing
+from fer_lightning.files import writing
 from fer_lightning.outputs.run_logger import RunLogger
 
 if TYPE_CHECKING:

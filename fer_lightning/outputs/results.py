@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_lightning.errors import InputError
+from fer_lightning.files import write_atomically, writing
 from fer_lightning.outputs.csv_files import read_csv, write_csv
-from fer_lightning.outputs.files import write_atomically, writing
 
 Row = dict[str, str]
 """One line of a results file. A column that a run does not have is empty."""

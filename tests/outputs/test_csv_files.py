@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from fer_lightning.files import NotWritten
 from fer_lightning.outputs.csv_files import append_csv, read_csv, write_csv
-from fer_lightning.outputs.files import NotWritten
 
 
 def test_round_trip_in_stable_columns(tmp_path):

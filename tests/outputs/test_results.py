@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fer_lightning.errors import InputError
-from fer_lightning.outputs.files import NotWritten
+from fer_lightning.files import NotWritten
 from fer_lightning.outputs.results import add_row, markdown, put_between, read_rows, summarize
 
 

@@ -7,8 +7,8 @@ import torch
 from full_run import full_fit
 
 from fer_lightning.errors import InputError
+from fer_lightning.files import NotWritten, write_atomically
 from fer_lightning.outputs.checkpoint_files import CheckpointNotSaved, SafeCheckpointIO
-from fer_lightning.outputs.files import NotWritten, write_atomically
 
 CONTENT = {"weights": torch.arange(100_000)}
 
