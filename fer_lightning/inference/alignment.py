@@ -21,15 +21,16 @@ They are those of ArcFace (Deng et al., CVPR 2019, https://arxiv.org/abs/1801.07
 """
 
 
-def template(size: int) -> Floats:
+def template(size: int, margin: int = 0) -> Floats:
     """Return the template for a square image, (5, 2) x and y in pixels.
 
     Scaled about the corner of the first pixel, not its center, as a resize of the image would do it.
 
     Args:
         size: side of the image in pixels.
+        margin: pixels on every side of it that the template leaves free.
     """
-    return (TEMPLATE + 0.5) * (size / TEMPLATE_SIDE) - 0.5
+    return (TEMPLATE + 0.5) * ((size - 2 * margin) / TEMPLATE_SIDE) - 0.5 + margin
 
 
 def similarity(points: npt.ArrayLike, target: npt.ArrayLike) -> Floats:
@@ -59,7 +60,7 @@ def similarity(points: npt.ArrayLike, target: npt.ArrayLike) -> Floats:
     return np.array([(a.real, -a.imag, b.real), (a.imag, a.real, b.imag)])
 
 
-def align(image: Image, points: npt.ArrayLike, size: int) -> Image:
+def align(image: Image, points: npt.ArrayLike, size: int, margin: int = 0) -> Image:
     """Cut a face out of an image, upright and scaled so that its points lie on the template.
 
     What lies outside the image repeats its border. A face larger than ``size`` is averaged over the pixels
@@ -69,6 +70,7 @@ def align(image: Image, points: npt.ArrayLike, size: int) -> Image:
         image: (H, W, 3) uint8 RGB.
         points: (5, 2) x and y in the order of ``TEMPLATE``, in pixels of ``image``.
         size: side of the result in pixels.
+        margin: pixels of the result around the template, see ``template``.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -76,12 +78,9 @@ def align(image: Image, points: npt.ArrayLike, size: int) -> Image:
     Raises:
         ValueError: if all points are the same.
     """
-    matrix = similarity(points, template(size))
-    finer = max(1, int(1 / np.hypot(*matrix[:, 0])))  # pixels of the image that become one, along a side
-    if finer > 1:
-        matrix = similarity(points, template(size * finer))
+    scale = np.hypot(*similarity(points, template(size, margin))[:, 0])
+    finer = max(1, int(1 / scale))  # pixels of the image that become one, along a side
+    matrix = similarity(points, template(size * finer, margin * finer))
     side = (size * finer, size * finer)
     face = cv2.warpAffine(image, matrix, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if finer > 1:
-        face = cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(face, np.uint8)
+    return np.asarray(cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA), np.uint8)

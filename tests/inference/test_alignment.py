@@ -90,3 +90,10 @@ def test_a_large_face_does_not_alias():
 def test_beyond_the_border_it_repeats():
     face = align(np.full((40, 40, 3), 200, np.uint8), TEMPLATE - 60, 112)
     assert (face == 200).all()
+
+
+def test_a_margin_is_left_around_the_template():
+    assert np.allclose(template(320, 40) - 40, template(240))
+    image, points = dots(600, 2.0, 0.3, (200, 150))
+    whole = align(image, points, 160, 24)
+    assert np.abs(whole[24:-24, 24:-24].astype(int) - align(image, points, 112)).mean() < 2
