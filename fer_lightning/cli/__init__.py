@@ -17,6 +17,8 @@ Semi-supervised facial expression recognition.
   validate    evaluate a checkpoint on the val faces
   test        evaluate a checkpoint on the test faces
   predict     write the predictions of a checkpoint into predictions.csv
+  recognize   find the faces in pictures, a video or a camera, and write their emotions into a table
+  calibrate   make the confidences of a checkpoint fit, and choose when it abstains
   configs     write the configuration files of this package into a folder
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
@@ -32,7 +34,7 @@ A run, whole:           fer-lightning configs experiments
 Its resolved options:   the same with --print_config"""
 LIGHTNING = ("fit", "validate", "test", "predict")
 """Verbs of Lightning's Trainer, which take its options, those of a method and those of the data."""
-OWN = ("configs", "splits", "matrix", "results", "methods")
+OWN = ("recognize", "calibrate", "configs", "splits", "matrix", "results", "methods")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -96,7 +98,15 @@ def _own_verb(verb: str, options: Sequence[str]) -> int:
     from jsonargparse import auto_cli
 
     component: Any
-    if verb == "configs":
+    if verb == "recognize":
+        from fer_lightning.cli.recognize import recognize
+
+        component = recognize
+    elif verb == "calibrate":
+        from fer_lightning.cli.calibrate import calibrate
+
+        component = calibrate
+    elif verb == "configs":
         from fer_lightning.cli.configs import write_configs
 
         component = write_configs
