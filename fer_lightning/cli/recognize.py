@@ -111,9 +111,9 @@ class _Tally:
         return self.frames / max(time.monotonic() - self._start, 1e-9)
 
     def __str__(self) -> str:
-        parts = [f"{self.faces:,} faces in {self.frames:,} frames ({self.rate:.1f} a second)"]
-        parts += [f"{self.without:,} frames without a face"] * bool(self.without)
-        parts += [f"{self.abstained:,} abstentions"] * bool(self.abstained)
+        parts = [f"{self.faces:,} faces, {self.frames:,} frames ({self.rate:.1f} a second)"]
+        parts += [f"no face in {self.without:,}"] * bool(self.without)
+        parts += [f"abstained on {self.abstained:,}"] * bool(self.abstained)
         parts += [f"{self.unreadable:,} unreadable"] * bool(self.unreadable)
         return ", ".join(parts)
 

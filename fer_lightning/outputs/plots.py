@@ -121,7 +121,7 @@ def risk_coverage_figure(thresholds: Floats, coverage: Floats, risk: Floats, cho
     axes.set(
         xlabel="coverage: share of the faces that are kept", ylabel="risk: share of these that are wrong"
     )
-    axes.set(xlim=(0, 1), ylim=(0, max(0.05, 1.1 * float(risk.max()))))
+    axes.set(xlim=(0, 1), ylim=(0, max(0.05, 1.25 * float(risk.max()))))
     axes.legend(frameon=False, loc="upper left")
     axes.set_title(f"risk {risk[row]:.1%} at a coverage of {coverage[row]:.1%}", fontsize=11)
     _bare(axes)
