@@ -5,6 +5,7 @@ Everything here is a pure function of probabilities and labels. Temperature and 
 beside it); risk and coverage of Geifman and El-Yaniv, NeurIPS 2017 (https://arxiv.org/abs/1705.08500).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -173,9 +174,10 @@ def threshold_for_risk(confidence: Tensor, right: Tensor, risk: float) -> tuple[
     threshold, coverage, measured = risk_coverage(confidence, right)
     good = (measured <= risk).nonzero()
     if not len(good):
+        lowest = math.ceil(1000 * float(measured.min())) / 1000  # up, so that it can be asked for
         raise InputError(
-            f"no threshold brings the risk down to {risk:g}: the lowest one is {float(measured.min()):.3g}; "
-            "ask for that, or train longer",
+            f"no threshold brings the risk down to {risk:g}: the lowest one is {lowest:g}; ask for that, or "
+            "train longer",
             option="risk",
         )
     row = int(good[-1])

@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, and read without running code."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        # Torch's own words here are a page on how to run the code in a file.
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = "it is damaged, or holds code" if refused else str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "method" not in content or "state_dict" not in content:
         raise CheckpointError(
             f"{path} is no checkpoint of this package; bare weights are for a method's parameter weights"
