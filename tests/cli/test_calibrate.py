@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from photographs import random_checkpoint
+from photographs import random_checkpoint, with_keys
 from small_run import small_run
 
 from fer_lightning import explore
@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def checkpoint(trained, tmp_path):
     shutil.copytree(trained.parent.parent, tmp_path / "run")
-    return tmp_path / "run/checkpoints/last.ckpt"
+    return with_keys(tmp_path / "run/checkpoints/last.ckpt", image_size=16)
 
 
 def refused(words, capsys):
