@@ -78,6 +78,7 @@ def test_pages_name_options_that_exist(faces, capsys):
         "fit --data.dataset.help FaceFolder",
         "fit --trainer.logger.help WandbLogger",
         *(f"{verb} --help" for verb in ("splits make", "splits verify", "matrix", "results", "methods")),
+        *(f"{verb} --help" for verb in ("recognize", "calibrate")),
     ]
     known = {"--model.help"}
     for line in asked:
@@ -111,8 +112,8 @@ def test_files_of_the_table_exist():
 
 
 def test_commands_of_the_readme_train_and_predict(faces):
-    fit, predict, *_ = commands("README.md")
-    assert (fit[0], predict[0]) == ("fit", "predict")
+    fit, predict, calibrate, recognize, *_ = commands("README.md")
+    assert (fit[0], predict[0], calibrate[0], recognize[0]) == ("fit", "predict", "calibrate", "recognize")
     small = {
         "--trainer.max_steps": "2",
         "--data.batch_size": "2",
@@ -125,6 +126,11 @@ def test_commands_of_the_readme_train_and_predict(faces):
     rows = predicted(faces)
     assert len(rows) == 12
     assert {"name", "emotion", "confidence", "happiness"} <= set(rows[0])
+    assert main(calibrate) == 0
+    (faces / "photographs").symlink_to(faces / "faces/unlabeled")
+    assert main([*recognize, "--aligned", "true"]) == 0  # else a detector would be fetched
+    with (faces / "recognized.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["face"] * 12
 
 
 def test_python_of_the_readme_trains_and_predicts(faces):

@@ -50,7 +50,7 @@ class FaceRecognizer:
         device: of the model: ``cpu``, ``cuda``, ...; a GPU if there is one for ``auto``.
 
     Raises:
-        InputError: if there is no such device.
+        InputError: if there is no such device, or a threshold for a model without emotions.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class FaceRecognizer:
         device: str = "auto",
     ) -> None:
         self.image_size, self.detector, self.calibration = image_size, detector, calibration
+        if threshold is not None and not method.task.classes:
+            raise InputError("there is no threshold for a model without emotions", option="threshold")
         if threshold is None:
             threshold = 0.0 if calibration is None else calibration.threshold
         self.threshold = threshold
@@ -96,8 +98,10 @@ class FaceRecognizer:
 
         Raises:
             CheckpointError: if the file is not a checkpoint of this package.
-            InputError: if the detector cannot be had, or there is no such device.
+            InputError: if the detector cannot be had or is given for aligned faces; see also the class.
         """
+        if aligned and detector is not None:
+            raise InputError("aligned faces are not detected: leave the detector out", option="detector")
         content = read_checkpoint(path)
         return cls(
             load_method(path),

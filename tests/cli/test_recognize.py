@@ -150,6 +150,7 @@ def test_a_single_file_that_is_corrupt_is_named(recognize_crops, tmp_path, capsy
         (["crops", "--annotated", "notes.txt"], "cannot write notes.txt/0.png"),
         (["crops", "--threshold", "2"], "--threshold must be a number from 0 to 1, not 2"),
         (["crops", "--batch_size", "0"], "--batch_size must be a whole number above 0, not 0"),
+        (["crops", "--detector", "notes.txt"], "aligned faces are not detected"),
         (["crops", "--device", "gpu7"], "the device 'gpu7' cannot be used"),
     ],
 )

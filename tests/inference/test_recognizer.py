@@ -164,6 +164,8 @@ def test_valence_and_arousal_are_columns_where_there_are_some(tmp_path, crops):
     table = FaceRecognizer.from_checkpoint(alone, aligned=True, device="cpu")(crops)
     assert table[["valence", "arousal"]].notna().all(axis=None)
     assert not {"emotion", "confidence", "abstain"} & set(table.columns)
+    with pytest.raises(InputError, match="no threshold for a model without emotions"):
+        FaceRecognizer.from_checkpoint(alone, aligned=True, threshold=0.5)
 
 
 def test_the_image_size_is_that_of_the_checkpoint(tmp_path, crops):
