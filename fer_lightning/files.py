@@ -11,6 +11,7 @@ from typing import IO, Any, Literal
 from fer_lightning.errors import InputError
 
 ADVICE = "Make room or make the folder writable, then"
+RESUME = "start again; training goes on from its last checkpoint (ckpt_path)"
 
 
 class NotWritten(InputError):
@@ -18,8 +19,12 @@ class NotWritten(InputError):
 
 
 @contextlib.contextmanager
-def writing(file: Path) -> Iterator[None]:
+def writing(file: Path, then: str = RESUME) -> Iterator[None]:
     """Turn an error of the operating system into one that names the file and what to do.
+
+    Args:
+        file: that is written.
+        then: what to do once there is room.
 
     Raises:
         NotWritten: if writing the file fails.
@@ -28,8 +33,7 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise NotWritten(
-            f"cannot write {file}: {error.strerror or error}; {free_space(file)}. {ADVICE} start again; "
-            "training goes on from its last checkpoint (ckpt_path)"
+            f"cannot write {file}: {error.strerror or error}; {free_space(file)}. {ADVICE} {then}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fer_lightning.data.batch import Target
 from fer_lightning.emotions import Taxonomy, taxonomy
+from fer_lightning.errors import InputError
 from fer_lightning.losses.classification import soft_cross_entropy
 from fer_lightning.losses.consistency import squared_difference
 from fer_lightning.losses.continuous import concordance_loss, squared_error
@@ -76,9 +77,14 @@ class Task:
             emotions: a taxonomy's name or a list of emotions; not used by ``valence_arousal``.
 
         Raises:
-            InputError: for an unknown taxonomy or emotion.
+            InputError: for an unknown taxonomy or emotion, or fewer than two.
         """
         names = () if kind == "valence_arousal" else taxonomy(emotions).emotions
+        if kind != "valence_arousal" and len(names) < 2:
+            raise InputError(
+                f"emotions has {len(names)} of them, and there must be two at least to tell apart",
+                option="model.emotions",
+            )
         return cls(names, valence_arousal=kind != "classes")
 
     @property

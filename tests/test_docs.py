@@ -32,11 +32,14 @@ def commands(page: str) -> list[list[str]]:
 def faces(tmp_path, monkeypatch):
     """The folders that the README trains on, and its working directory."""
     generator = np.random.default_rng(0)
-    for folder, count in (("labeled/happy", 6), ("labeled/sad", 6), ("unlabeled", 12)):
-        (tmp_path / "faces" / folder).mkdir(parents=True)
+    labeled = [
+        f"{root}/{emotion}" for root in ("faces/labeled", "other/faces") for emotion in ("happy", "sad")
+    ]
+    for folder, count in (*((name, 6) for name in labeled), ("faces/unlabeled", 12)):
+        (tmp_path / folder).mkdir(parents=True)
         for number in range(count):
             pixels = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / f"faces/{folder}/{number}.png"), pixels)
+            cv2.imwrite(str(tmp_path / f"{folder}/{number}.png"), pixels)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -78,6 +81,7 @@ def test_pages_name_options_that_exist(faces, capsys):
         "fit --data.dataset.help FaceFolder",
         "fit --trainer.logger.help WandbLogger",
         *(f"{verb} --help" for verb in ("splits make", "splits verify", "matrix", "results", "methods")),
+        *(f"{verb} --help" for verb in ("recognize", "calibrate")),
     ]
     known = {"--model.help"}
     for line in asked:
@@ -95,7 +99,8 @@ def test_pages_name_options_that_exist(faces, capsys):
         for page in PAGES_OF_TEXT
         for option in re.findall(r"(?<![\w-])--[a-z][\w.]*\w", (ROOT / page).read_text())
     }
-    assert named - known - {"--config", "--dataset.root"} == set()
+    torchrun = {"--nnodes", "--node_rank", "--nproc_per_node", "--master_addr", "--master_port", "--no"}
+    assert named - known - {"--config", "--dataset.root"} - torchrun == set()
     assert "--data.dataset.root" in known
 
 
@@ -111,8 +116,9 @@ def test_files_of_the_table_exist():
 
 
 def test_commands_of_the_readme_train_and_predict(faces):
-    fit, predict, *_ = commands("README.md")
-    assert (fit[0], predict[0]) == ("fit", "predict")
+    fit, predict, test, calibrate, recognize, *_ = commands("README.md")
+    verbs = ["fit", "predict", "test", "calibrate", "recognize"]
+    assert [words[0] for words in (fit, predict, test, calibrate, recognize)] == verbs
     small = {
         "--trainer.max_steps": "2",
         "--data.batch_size": "2",
@@ -122,9 +128,17 @@ def test_commands_of_the_readme_train_and_predict(faces):
     }
     assert main([*fit, *(word for option in small.items() for word in option)]) == 0
     assert main(predict) == 0
+    assert main(test) == 0
+    with (faces / "runs/mine/test.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["checkpoint"] for row in csv.DictReader(file)] == ["best.ckpt"]
     rows = predicted(faces)
     assert len(rows) == 12
     assert {"name", "emotion", "confidence", "happiness"} <= set(rows[0])
+    assert main(calibrate) == 0
+    (faces / "photographs").symlink_to(faces / "faces/unlabeled")
+    assert main([*recognize, "--aligned", "true"]) == 0  # else a detector would be fetched
+    with (faces / "recognized.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["face"] * 12
 
 
 def test_python_of_the_readme_trains_and_predicts(faces):

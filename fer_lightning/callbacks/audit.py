@@ -88,7 +88,7 @@ class PseudoLabelAudit(Callback):
         table += [{"epoch": epoch, "step": step, "emotion": emotion, **row} for emotion, row in rows.items()]
         write_csv(self.file, table)
         history = [
-            {key: float(str(row[key] or "nan")) for key in ("epoch", *HISTORY)}
+            {key: float("nan" if row[key] == "" else str(row[key])) for key in ("epoch", *HISTORY)}
             for row in table
             if row["emotion"] == "all"
         ]

@@ -17,6 +17,8 @@ Semi-supervised facial expression recognition.
   validate    evaluate a checkpoint on the val faces
   test        evaluate a checkpoint on the test faces
   predict     write the predictions of a checkpoint into a table
+  recognize   find the faces in pictures, a video or a camera, and write their emotions into a table
+  calibrate   make the confidences of a checkpoint fit, and choose when it abstains
   configs     write the configuration files of this package into a folder
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
@@ -30,7 +32,7 @@ A run, whole:           fer-lightning configs experiments
                             --config experiments/data/fer2013.yaml \\
                             --config experiments/methods/fixmatch.yaml --data.labels_per_class 100
 Its resolved options:   the same with --print_config"""
-OWN = ("configs", "splits", "matrix", "results", "methods")
+OWN = ("recognize", "calibrate", "configs", "splits", "matrix", "results", "methods")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -79,7 +81,15 @@ def _own_verb(verb: str, options: Sequence[str]) -> int:
     from jsonargparse import auto_cli
 
     component: Any
-    if verb == "configs":
+    if verb == "recognize":
+        from fer_lightning.cli.recognize import recognize
+
+        component = recognize
+    elif verb == "calibrate":
+        from fer_lightning.cli.calibrate import calibrate
+
+        component = calibrate
+    elif verb == "configs":
         from fer_lightning.cli.configs import write_configs
 
         component = write_configs

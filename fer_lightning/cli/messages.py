@@ -109,7 +109,7 @@ def _unknown_option(option: str, built: Sequence[str], words: Sequence[str]) -> 
 
 
 def _missing(key: str, names: Iterable[str], words: Sequence[str]) -> str:
-    dashes = "" if words[0] in ("matrix", "results", "methods", "configs") else "--"
+    dashes = "--" if words[0] in ("fit", "validate", "test", "predict", "splits") else ""
     options = [f"{dashes}{'.'.join(filter(None, (key, _own(name, words))))}" for name in names]
     return f"{' and '.join(options)} {'is' if len(options) == 1 else 'are'} missing{_tip(words)}"
 

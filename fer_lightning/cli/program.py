@@ -120,7 +120,12 @@ class Program(LightningCLI):
         _check_trainer(trainer)
         configs = [Path(str(each)) for each in config.get("config") or []]
         self.run_dir, checkpoint = choose_place(
-            verb, method.class_path, trainer.default_root_dir, self._checkpoint, config.resume, configs
+            verb,
+            method.class_path,
+            trainer.default_root_dir or None,
+            self._checkpoint,
+            config.resume,
+            configs,
         )
         trainer.default_root_dir = str(self.run_dir)
         if checkpoint is not None:
@@ -255,15 +260,23 @@ def _check_trainer(trainer: Any) -> None:
         InputError: naming the option.
     """
     if trainer.barebones:
-        raise InputError("a run without log and checkpoints is none", option="trainer.barebones")
+        raise InputError("barebones: a run without log and checkpoints is none", option="trainer.barebones")
     if trainer.enable_checkpointing is False:
-        raise InputError("a run keeps its checkpoints; leave it out", option="trainer.enable_checkpointing")
+        raise InputError(
+            "enable_checkpointing: a run keeps its checkpoints; leave it out",
+            option="trainer.enable_checkpointing",
+        )
     for name, lowest in _LOWEST.items():
         if (value := trainer.get(name)) is not None and value < lowest:
-            raise InputError(f"must be at least {lowest}, not {value}", option=f"trainer.{name}")
+            raise InputError(f"{name} must be at least {lowest}, not {value}", option=f"trainer.{name}")
+    if trainer.val_check_interval == 0:
+        raise InputError(
+            "val_check_interval must be above 0; limit_val_batches 0 leaves validation out",
+            option="trainer.val_check_interval",
+        )
     if trainer.overfit_batches:
         raise InputError(
-            "it would draw other batches than the method's; give few labels and steps instead",
+            "overfit_batches would draw other batches than the method's; give few labels and steps instead",
             option="trainer.overfit_batches",
         )
     if (None if trainer.precision is None else str(trainer.precision)) not in _PRECISIONS:

@@ -38,6 +38,8 @@ def message_of(error: Exception, words: Sequence[str]) -> str | None:
         return f"{error} (Lightning's Trainer)"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):
+        return "batch norm needs more than one face in a batch: raise it (--data.batch_size)"
     if isinstance(error, UnicodeDecodeError) and (files := [word for word in _files(words) if _binary(word)]):
         return f"{', '.join(files)} is no text file (UTF-8)"
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:

@@ -31,6 +31,7 @@ from fer_lightning.data.samplers import (
     Stream,
     TrainingSampler,
 )
+from fer_lightning.data.split_checks import quick_warnings
 from fer_lightning.data.splits import Allocation, Split, SplitRequest, Validation, make_split
 from fer_lightning.data.views import StrongView, View, WeakView
 from fer_lightning.emotions import Taxonomy
@@ -170,6 +171,9 @@ class SemiSupervisedFaces(L.LightningDataModule):
             self.labeled, self.unlabeled = rows["labeled"], rows["unlabeled"]
             self.val, self.test = rows["val"], rows["test"]
             self._ready = True
+            if self._rank == 0:
+                for warning in quick_warnings(self.faces, rows):
+                    log.warning("split of %s: %s", self.faces.dataset, warning)
             log.info(
                 "%s: %d labeled, %d unlabeled, %d val, %d test faces; split %s",
                 *(self.faces.dataset, len(self.labeled), len(self.unlabeled), len(self.val), len(self.test)),
@@ -363,7 +367,7 @@ class SemiSupervisedFaces(L.LightningDataModule):
     @property
     def _ended_after(self) -> int | None:
         """Batches after which the Trainer ends an epoch; the sampler tells by it how far one has come."""
-        limit = None if self.trainer is None else self.trainer.limit_train_batches
+        limit: int | float | None = getattr(self.trainer, "limit_train_batches", None)
         return int(self.steps_per_epoch * limit) if isinstance(limit, float) else limit
 
     @property

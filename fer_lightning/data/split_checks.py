@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
 
-from fer_lightning.data.datasets.base import DataError, Faces
+from fer_lightning.data.datasets.base import ArrayImages, DataError, Faces
 from fer_lightning.data.splits import (
     PARTS,
     Rows,
@@ -18,6 +17,7 @@ from fer_lightning.data.splits import (
     identify,
     mismatches,
     missing_faces,
+    overlaps,
 )
 
 
@@ -42,7 +42,7 @@ def verify_split(split: Split, faces: Faces) -> list[Finding]:
         return [Finding("error", errors[0])]
     rows = find_rows(split, faces)
     identity, unreadable = identify(faces)
-    errors += missing_faces(split, rows) + _unreadable(faces, rows, unreadable) + _overlaps(split)
+    errors += missing_faces(split, rows) + _unreadable(faces, rows, unreadable) + overlaps(split)
     rows = {part: found[found >= 0] for part, found in rows.items()}
     errors += _deviations(split, faces, rows, identity)
     warnings = _copies(rows, identity) + _contradictions(faces, rows, identity)
@@ -52,26 +52,24 @@ def verify_split(split: Split, faces: Faces) -> list[Finding]:
     ]
 
 
+def quick_warnings(faces: Faces, rows: Mapping[str, Rows]) -> list[str]:
+    """Return what ``verify_split`` would warn of, as far as it reads no file: for the start of every run.
+
+    Args:
+        faces: of the data set; identical images are looked for where they are in memory.
+        rows: part -> rows of the split, as ``Split.rows`` returns them.
+    """
+    warnings = _shared_subjects(faces, rows)
+    if isinstance(faces.images, ArrayImages):
+        warnings += _copies(rows, identify(faces)[0])
+    return warnings
+
+
 def _unreadable(faces: Faces, rows: Mapping[str, Rows], reasons: Mapping[int, str]) -> list[str]:
     return [
         f"{part}: {len(lost):,} images cannot be read, such as {faces.names[lost[0]]}: {reasons[lost[0]]}"
         for part in PARTS
         if (lost := [row for row in rows[part].tolist() if row in reasons])
-    ]
-
-
-def _overlaps(split: Split) -> list[str]:
-    names = {part: set(getattr(split, part)) for part in PARTS}
-    problems = [
-        f"{part}: {repeated:,} names are there more than once"
-        for part in PARTS
-        if (repeated := len(getattr(split, part)) - len(names[part]))
-    ]
-    allowed = {("labeled", "unlabeled")} if split.request.unlabeled_includes_labeled else set()
-    return problems + [
-        f"{len(shared):,} faces are in {one} and in {other}, such as {min(shared)!r}"
-        for one, other in combinations(PARTS, 2)
-        if (shared := names[one] & names[other]) and (one, other) not in allowed
     ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b, sha256
+from itertools import combinations
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
@@ -160,10 +161,11 @@ class Split:
         """Return part -> (n,) int64 rows of ``faces``, in the order of the part's names.
 
         Raises:
-            DataError: if the manifest was edited, is of another data set, or names faces this one lacks.
+            DataError: if the manifest was edited, is of another data set, names faces this one lacks, or has
+                a face in two parts.
         """
         rows = find_rows(self, faces)
-        for problem in mismatches(self, faces) or missing_faces(self, rows):
+        for problem in mismatches(self, faces) or missing_faces(self, rows) or overlaps(self):
             raise DataError(problem)
         return rows
 
@@ -366,8 +368,11 @@ def identify(faces: Faces) -> tuple[Rows, dict[int, str]]:
             return f"unreadable {row}"
         return f"{pixels.shape} {blake2b(pixels.tobytes(), digest_size=16).hexdigest()}"
 
-    with ThreadPool() as pool:  # decoding and hashing work without Python's lock
-        keys = pool.map(key, range(len(faces)))
+    if stored is not images:  # no files to read: not worth threads, beside which workers would be forked
+        keys = [key(row) for row in range(len(faces))]
+    else:
+        with ThreadPool() as pool:  # decoding and hashing work without Python's lock
+            keys = pool.map(key, range(len(faces)))
     return np.unique(keys, return_inverse=True)[1].astype(np.int64), dict(sorted(unreadable.items()))
 
 
@@ -400,4 +405,20 @@ def missing_faces(split: Split, rows: Mapping[str, Rows]) -> list[str]:
         f"as {getattr(split, part)[gone[0]]!r}: complete the data, or make the split again with {_MAKE}"
         for part in PARTS
         if len(gone := np.flatnonzero(rows[part] < 0))
+    ]
+
+
+def overlaps(split: Split) -> list[str]:
+    """Return which names are in a part more than once, or in two parts."""
+    names = {part: set(getattr(split, part)) for part in PARTS}
+    problems = [
+        f"{part}: {repeated:,} names are there more than once"
+        for part in PARTS
+        if (repeated := len(getattr(split, part)) - len(names[part]))
+    ]
+    allowed = {("labeled", "unlabeled")} if split.request.unlabeled_includes_labeled else set()
+    return problems + [
+        f"{len(shared):,} faces are in {one} and in {other}, such as {min(shared)!r}"
+        for one, other in combinations(PARTS, 2)
+        if (shared := names[one] & names[other]) and (one, other) not in allowed
     ]

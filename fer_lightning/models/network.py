@@ -178,6 +178,12 @@ def make_backbone(
         raise InputError(
             "pretrained and weights exclude each other: choose the hub or the file", option="model.weights"
         )
+    if beside := {"checkpoint_path", "pretrained", "in_chans", "num_classes"} & set(arguments or {}):
+        raise InputError(
+            f"backbone_arguments has {', '.join(sorted(beside))}, for which there are options of their own: "
+            "weights, pretrained and in_channels",
+            option="model.backbone_arguments",
+        )
     try:
         options = {"num_classes": 0, "in_chans": in_channels} | (arguments or {})
         backbone: nn.Module = timm.create_model(name, pretrained=pretrained, **options)

@@ -87,10 +87,16 @@ class WideResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+# timm passes every model more than it needs; pooling and head are the face network's.
+_OF_TIMM = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "num_classes", "in_chans"}
+
+
 def _wide_resnet(depth: int, width: float, timm_arguments: dict[str, Any]) -> WideResNet:
     if timm_arguments.get("pretrained", False):
         raise ValueError("wide residual networks have no pretrained weights; give a file of weights instead")
-    # timm passes every model more than this; pooling and head are the face network's.
+    own = {"depth", "width", "stem_stride"}
+    if unknown := set(timm_arguments) - own - _OF_TIMM:
+        raise TypeError(f"no argument {', '.join(sorted(unknown))}; there are {', '.join(sorted(own))}")
     built = {"depth": depth, "width": width} | timm_arguments
     return WideResNet(built["depth"], built["width"], built.get("in_chans", 3), built.get("stem_stride", 1))
 

@@ -90,7 +90,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         size = path.stat().st_size
         reason = re.sub(r"(?s).*WeightsUnpickler error: ", "", str(error))
-        reason = f"{type(error).__name__}: {reason}".split(". ")[0]
+        reason = f"{type(error).__name__}: {reason}".split(". ")[0].strip(": ")
         raise _unfit(
             f"{path} ({size:,} bytes) cannot be read as a checkpoint: it is cut off, another kind of file, "
             f"or carries code, which is never run ({reason.splitlines()[0]})"

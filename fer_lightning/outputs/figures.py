@@ -20,6 +20,17 @@ def run_directory(trainer: L.Trainer) -> Path:
     return next(own, Path(trainer.default_root_dir))
 
 
+def save_figure(figure: "Figure", file: Path) -> None:
+    """Write a figure to a file, whose folder is made if need be.
+
+    Raises:
+        NotWritten: if that fails.
+    """
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=DPI)
+
+
 def log_figure(trainer: L.Trainer, name: str, figure: "Figure") -> None:
     """Save a figure in the run directory, hand it to every logger that shows pictures, and release it.
 
@@ -33,9 +44,7 @@ def log_figure(trainer: L.Trainer, name: str, figure: "Figure") -> None:
     """
     if trainer.is_global_zero:
         file = run_directory(trainer) / "figures" / f"{name}.png"
-        with writing(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(file, dpi=DPI)
+        save_figure(figure, file)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # Weights & Biases
                 logger.log_image(key=f"figures/{name}", images=[str(file)], step=trainer.global_step)

@@ -104,6 +104,30 @@ def reliability_figure(bins: Floats, title: str) -> "Figure":
     return figure
 
 
+def risk_coverage_figure(thresholds: Floats, coverage: Floats, risk: Floats, chosen: float) -> "Figure":
+    """Draw the share of wrong predictions among the faces that are kept, by how many are kept.
+
+    Args:
+        thresholds: (M,) confidences, the highest first.
+        coverage: (M,) share of the faces that are at least so confident.
+        risk: (M,) share of wrong predictions among them.
+        chosen: threshold to be marked.
+    """
+    figure = new_figure(4.8, 3.6, left=0.75, right=0.25, bottom=0.55, top=0.4)
+    axes = figure.subplots()
+    axes.plot(coverage, risk, color=BLUE, linewidth=1.6)
+    row = int((thresholds >= chosen).sum()) - 1
+    axes.plot(coverage[row], risk[row], "o", color=ORANGE, label=f"threshold {chosen:.2f}")
+    axes.set(
+        xlabel="coverage: share of the faces that are kept", ylabel="risk: share of these that are wrong"
+    )
+    axes.set(xlim=(0, 1), ylim=(0, max(0.05, 1.25 * float(risk.max()))))
+    axes.legend(frameon=False, loc="upper left")
+    axes.set_title(f"risk {risk[row]:.1%} at a coverage of {coverage[row]:.1%}", fontsize=11)
+    _bare(axes)
+    return figure
+
+
 def views_figure(
     rows: Mapping[str, npt.NDArray[np.uint8]], captions: Mapping[str, Sequence[str]]
 ) -> "Figure":

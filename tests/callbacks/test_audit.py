@@ -7,6 +7,7 @@ import torch
 from faces import TINY, TinyFaces, tiny_data
 from full_run import KeepCheckpoint, full_fit
 
+from fer_lightning.callbacks import audit
 from fer_lightning.methods import FixMatch, Supervised
 from fer_lightning.outputs.csv_files import read_csv
 
@@ -181,3 +182,13 @@ def test_without_complementary_labels_their_columns_are_empty(tmp_path):
     row = rows_of(tmp_path)[0, "all"]
     assert (row["complementary"], row["complementary_error"]) == ("", "")
     assert "audit/complementary" not in trainer.callback_metrics
+
+
+def test_a_coverage_of_zero_is_in_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    draw = audit.audit_figure
+    monkeypatch.setattr(
+        audit, "audit_figure", lambda rows, history: drawn.append(history) or draw(rows, history)
+    )
+    full_fit(tmp_path, method=FixMatch(**TINY, threshold=1.0))
+    assert [[row["coverage"] for row in history] for history in drawn] == [[0.0], [0.0, 0.0]]

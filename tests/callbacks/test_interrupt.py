@@ -12,6 +12,8 @@ import torch
 from full_run import full_fit
 
 from fer_lightning.callbacks import Interrupted
+from fer_lightning.callbacks.interrupt import SIGNALS
+from fer_lightning.data.batches import _begin_worker
 from fer_lightning.outputs.csv_files import read_csv
 
 TESTS = Path(__file__).parents[1]
@@ -65,16 +67,17 @@ def whole(tmp_path_factory):
     [
         pytest.param({"batch": 3}, 3, id="mid-epoch"),
         pytest.param({"batch": 7, "number": signal.SIGTERM}, 7, id="sigterm"),
+        pytest.param({"batch": 2, "number": signal.SIGHUP}, 2, id="sighup"),
         pytest.param({"batch": 5}, 5, id="last-batch-of-an-epoch"),
         pytest.param({"epoch": 0}, 5, id="validation"),
     ],
 )
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, capfd, whole, press, saved_after, limit):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(Interrupted) as raised:
         full_fit(tmp_path, callbacks=[Press(**press)], **limit)
     assert raised.value.code == 130
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
     assert torch.load(last(tmp_path), weights_only=True)["global_step"] == saved_after
     assert f"--ckpt_path {last(tmp_path)}" in capfd.readouterr().err
     full_fit(tmp_path, last(tmp_path), **limit)
@@ -117,14 +120,15 @@ def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path):
     assert last(tmp_path).exists()
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path):
-    """A terminal sends the signal to the whole process group; workers that died of it would end the run."""
+def test_a_signal_to_the_whole_process_group_reaches_the_workers_too(tmp_path):
+    """As a terminal, SLURM, systemd and containers send it; workers that died of it would end the run."""
     program = textwrap.dedent(
         """
         import os, signal, sys, time
         from pathlib import Path
         from faces import TINY, tiny_data
         from full_run import full_fit
+        from fer_lightning.callbacks import Interrupted
         from fer_lightning.data.views import WeakView
         from fer_lightning.methods import FixMatch
 
@@ -133,24 +137,48 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path):
                 time.sleep(0.001)
                 return super().draw(*arguments)
 
-        class Pressed(FixMatch):
+        class Signaled(FixMatch):
             def on_train_batch_end(self, *arguments):  # comes after every callback: the next batch is needed
                 if self.global_step == 3:
-                    os.killpg(0, signal.SIGINT)
+                    os.killpg(0, signal.Signals[name])
 
-        data = tiny_data(workers=2, weak=Slow(), steps_per_epoch=20)
-        full_fit(Path(sys.argv[1]), method=Pressed(**TINY), data=data)
+        for name in sys.argv[2:]:
+            data = tiny_data(workers=2, weak=Slow(), steps_per_epoch=20)
+            try:
+                full_fit(Path(sys.argv[1]) / name, method=Signaled(**TINY), data=data)
+            except Interrupted as stopped:
+                print(name, stopped.code)
         """
     )
+    names = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
+        [sys.executable, "-c", program, str(tmp_path), *names],
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
         start_new_session=True,
     )
-    assert done.returncode == 130, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
-    assert torch.load(last(tmp_path), weights_only=True)["global_step"] == 4
+    for name in names:
+        assert f"{name} 130" in done.stdout
+        assert f"{name}: stopping at the next safe moment" in done.stderr
+        assert torch.load(last(tmp_path / name), weights_only=True)["global_step"] == 4
+
+
+def test_a_worker_that_hangs_still_ends_after_a_sigterm(monkeypatch):
+    """The training process ends its workers by that signal."""
+    alarms = []
+    monkeypatch.setattr(signal, "alarm", alarms.append)
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    try:
+        _begin_worker(0)
+        for number in SIGNALS:
+            os.kill(os.getpid(), number)
+        assert alarms == [600]
+        assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

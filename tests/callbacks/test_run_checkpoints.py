@@ -1,4 +1,5 @@
 import shutil
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -95,6 +96,41 @@ def test_last_is_renewed_within_an_epoch_when_asked(tmp_path):
     with pytest.raises(ConnectionError):
         full_fit(tmp_path, method=Killed(**TINY), every_n_steps=7)
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 7
+
+
+def test_last_is_renewed_after_some_minutes_when_asked(tmp_path, monkeypatch):
+    seconds = iter(range(0, 100_000, 20))  # a batch takes 20, and the end of an epoch saves too
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(sys.modules[LastCheckpoint.__module__], "time", clock)
+    saved = []
+    save = L.Trainer.save_checkpoint
+
+    def note(trainer, path, *arguments, **options):
+        saved.append(trainer.global_step)
+        save(trainer, path, *arguments, **options)
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", note)
+    callbacks = [LastCheckpoint(tmp_path / "last.ckpt", every_minutes=1)]
+    quiet_trainer(tmp_path, max_epochs=2, callbacks=callbacks, enable_checkpointing=True).fit(
+        FixMatch(**TINY), tiny_data(steps_per_epoch=7)
+    )
+    assert saved == [3, 6, 7, 10, 13, 14]
+
+
+def test_a_kill_right_after_the_checkpoint_of_an_epoch_loses_none_of_its_rows(tmp_path, monkeypatch):
+    def save_and_die(callback, trainer):
+        trainer.save_checkpoint(callback.path)
+        raise ConnectionError("as if killed")
+
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    full_fit(whole)
+    with monkeypatch.context() as killed:
+        killed.setattr(LastCheckpoint, "_save", save_and_die)
+        with pytest.raises(ConnectionError):
+            full_fit(run_dir)
+    full_fit(run_dir, run_dir / "checkpoints" / "last.ckpt")
+    for table in ("metrics.csv", "pseudo_labels.csv"):
+        assert (run_dir / table).read_text() == (whole / table).read_text()
 
 
 def test_whatever_callbacks_a_user_adds_checkpoints_come_last(tmp_path):

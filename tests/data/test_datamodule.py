@@ -379,11 +379,15 @@ def test_workers_that_train_outlive_an_epoch():
     assert training.state_dict() == {}  # else Lightning would warn that resuming is inexact
 
 
-def test_workers_leave_ctrl_c_to_the_training_process():
+def test_workers_leave_signals_to_the_training_process():
+    def inherited(number, frame):
+        """Is for this process alone."""
+
     class Signals(View):
         def draw(self, image, size, random):
-            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-            left = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            names = signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
+            ignored = all(signal.getsignal(name) == signal.SIG_IGN for name in names)
+            left = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN, inherited)
             return np.full((size, size, 3), 10 * ignored + left, np.uint8)
 
     data = attached(tiny_data(weak=Signals(), workers=1, steps_per_epoch=1))
@@ -391,8 +395,8 @@ def test_workers_leave_ctrl_c_to_the_training_process():
     loader.multiprocessing_context = multiprocessing.get_context(
         "fork"
     )  # copies the handlers of this process
-    numbers = signal.SIGINT, signal.SIGTERM
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
+    before = [signal.signal(number, inherited) for number in numbers]
     try:
         (batch,) = loader
     finally:
@@ -736,3 +740,29 @@ def test_label_noise_needs_emotions_to_confuse():
     with pytest.raises(InputError, match="no two emotions") as raised:
         batches(data, Method(LABELS_ALONE))
     assert raised.value.option == "data.label_noise"
+
+
+def test_a_face_in_two_parts_of_a_manifest_is_refused_though_its_hash_is_right(tmp_path):
+    split = make_split(TinyFaces().load(16), SplitRequest(labels_per_class=4))
+    leaking = replace(split, labeled=(*split.labeled, split.test[0]))
+    replace(leaking, sha256=leaking.digest()).save(tmp_path / "split.json")
+    with pytest.raises(DataError, match="1 faces are in labeled and in test") as refused:
+        tiny_data(manifest=tmp_path / "split.json").setup("fit")
+    assert refused.value.option == "data.manifest"
+
+
+def test_a_run_starts_with_what_is_doubtful_about_its_split(caplog):
+    class Doubtful(TinyFaces):
+        def load(self, image_size):
+            faces = super().load(image_size)
+            train, test = (np.flatnonzero(faces.partition == part) for part in ("train", "test"))
+            faces.images.pixels[test[0]] = faces.images.pixels[train[0]]
+            faces.subject = np.where(np.isin(np.arange(len(faces)), (train[1], test[1])), "s1", "")
+            return faces
+
+    tiny_data(dataset=Doubtful()).setup("fit")
+    assert "1 of 28 test images are byte-identical to a training image" in caplog.text
+    assert "1 of 1 subjects in test are in training too ('s1')" in caplog.text
+    caplog.clear()
+    tiny_data().setup("fit")
+    assert "split of" not in caplog.text

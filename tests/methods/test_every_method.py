@@ -100,7 +100,7 @@ def test_validate_test_and_predict(run):
 def test_run_stopped_by_control_c_goes_on_as_if_it_had_not_been(run, tmp_path):
     name, run_dir = run
     words = tiny(tmp_path / "half", *SMALL_NETWORK, "--model.dropout=0.1", "--trainer.max_steps=10")
-    stop = "--trainer.callbacks+=stop.PressControlC", "--trainer.callbacks.batch=7"  # amid the second epoch
+    stop = "--trainer.callbacks+=stop.Press", "--trainer.callbacks.batch=7"  # amid the second epoch
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *configs(name), *words, *stop])
     assert stopped.value.code == 130

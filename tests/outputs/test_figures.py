@@ -2,19 +2,21 @@ import numpy as np
 import pytest
 import torch
 from faces import TINY, TinyFaces, tiny_data
-from full_run import full_fit, full_trainer
+from full_run import fix_match, full_fit, full_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from fer_lightning.data.batch import Views
-from fer_lightning.methods import FixMatch, Supervised
+from fer_lightning.files import NotWritten
+from fer_lightning.methods import Supervised
 from fer_lightning.metrics import calibration_bins
-from fer_lightning.outputs.figures import log_figure, run_directory
+from fer_lightning.outputs.figures import log_figure, run_directory, save_figure
 from fer_lightning.outputs.plots import (
     audit_figure,
     confusion_figure,
     new_figure,
     reliability_figure,
+    risk_coverage_figure,
     views_figure,
 )
 
@@ -36,7 +38,7 @@ def small_figure():
 def test_a_run_draws_all_its_figures(tmp_path):
     full_fit(tmp_path, figures=True, max_epochs=1, num_sanity_val_steps=1)
     trainer = full_trainer(tmp_path, figures=True)
-    trainer.test(FixMatch(**TINY), tiny_data(), tmp_path / "checkpoints" / "last.ckpt", verbose=False)
+    trainer.test(fix_match(), tiny_data(), tmp_path / "checkpoints" / "last.ckpt", verbose=False)
     assert figures(tmp_path) == [
         "pseudo_labels.png",
         "test_confusion.png",
@@ -148,3 +150,20 @@ def test_picture_of_any_number_of_views(tmp_path, monkeypatch, views):
     assert set(captions) <= set(TinyFaces().load(16).taxonomy.emotions)
     assert [*seen] == names[1:]
     assert all(images.shape == (8, 16, 16, 3) for images in seen.values())
+
+
+def test_the_risk_is_drawn_by_coverage_with_the_chosen_threshold():
+    thresholds, coverage, risk = np.array([[0.9, 0.8, 0.6], [0.2, 0.6, 1.0], [0.0, 0.25, 0.4]])
+    (axes,) = risk_coverage_figure(thresholds, coverage, risk, chosen=0.7).axes
+    curve, chosen = axes.lines
+    assert np.allclose(curve.get_xydata(), np.stack([coverage, risk], 1))
+    assert np.allclose(chosen.get_xydata(), [[0.6, 0.25]])
+    assert axes.get_title() == "risk 25.0% at a coverage of 60.0%"
+
+
+def test_a_figure_is_saved_into_a_folder_that_is_made(tmp_path):
+    save_figure(small_figure(), tmp_path / "new/small.png")
+    assert Image.open(tmp_path / "new/small.png").size == (240, 240)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritten, match=r"file/small\.png"):
+        save_figure(small_figure(), tmp_path / "file/small.png")

@@ -117,6 +117,8 @@ def _each(
         message = f"{len(bad)} of {len(paths)} images cannot be used: {'; '.join(bad[:NAMED])}"
         if len(bad) > NAMED:
             message += f"; {_listed(bad)}"
+        # Names may be no valid Unicode, which not every log or terminal takes.
+        message = message.encode(errors="backslashreplace").decode()
         if on_bad_image == "stop":
             raise DataError(f'{message}. Repair or remove them, or leave them out with on_bad_image="skip"')
         log.warning("%s. They are left out.", message)
