@@ -50,7 +50,10 @@ class PredictionWriter(Callback):
         if task.valence_arousal:
             header += DIMENSIONS
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self._lines: IO[str] = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
+        # A file name may be no valid Unicode; the table stays readable, and shows its bytes.
+        self._lines: IO[str] = self._part(trainer.global_rank).open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        )
         self._table = csv.writer(self._lines, lineterminator="\n")
         if trainer.is_global_zero:
             self._table.writerow(header)

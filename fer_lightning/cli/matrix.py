@@ -25,6 +25,7 @@ from fer_lightning.cli.versions import Version
 from fer_lightning.files import write_atomically
 from fer_lightning.outputs.csv_files import read_csv
 from fer_lightning.outputs.results import add_row, key, read_rows
+from fer_lightning.ranges import PositiveInt
 
 PROGRAM = (sys.executable, "-m", "fer_lightning")
 _RECORDED = ("dataset", "labels", "split", "commit", "steps", "wall_s", "device")
@@ -39,7 +40,7 @@ class _Stale(RunError):
 
 def run_matrix(
     file: Path,
-    jobs: int = 1,
+    jobs: PositiveInt = 1,
     gpus: str | None = None,
     rerun_stale: bool = False,
     results: Path | None = None,

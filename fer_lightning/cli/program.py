@@ -6,6 +6,7 @@ fer-lightning fit --config experiments/trainer.yaml --config experiments/data/fe
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -347,6 +348,17 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # they are the process's own
     _LOG.addFilter(_useful)
+    package = logging.getLogger("fer_lightning")
+    if not any(isinstance(each, _ToStandardError) for each in package.handlers):
+        package.addHandler(_ToStandardError(logging.INFO if first_process() else logging.CRITICAL))
+        package.setLevel(logging.INFO)
+
+
+class _ToStandardError(logging.Handler):
+    """Prints what the package reports, such as the split and how much of a weight file matched."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
 
 
 def _useful(record: logging.LogRecord) -> bool:

@@ -13,8 +13,8 @@ from fer_lightning.errors import InputError
 LIGHTNING = ("fit", "validate", "test", "predict")
 """Verbs of Lightning's Trainer, which take its options, those of a method and those of the data."""
 REPORT = (
-    "This is a fault of fer-lightning, not of what it was given: please report it, with the command and all "
-    "that it printed, at https://github.com/fer-lightning/fer_lightning/issues"
+    "This is a fault of fer-lightning, not of what it was given: please report it to the project, with the "
+    "command and all that it printed"
 )
 
 
