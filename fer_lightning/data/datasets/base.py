@@ -79,16 +79,19 @@ class Faces:
     """(N,) person in the image, "" where unknown (the default)."""
     group: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
     """(N,) attribute by which results of groups of people are compared, "" where unknown (the default)."""
+    clip: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    """(N,) sequence or video clip that the image is a frame of, "" where unknown (the default)."""
+    source: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    """(N,) film or video that the clip was cut from, "" where unknown (the default)."""
 
     def __post_init__(self) -> None:
         """Fill the optional columns and require that every column has a row for each face."""
         n = len(self.names)
         if not len(self.valence_arousal):
             self.valence_arousal = np.full((n, 2), np.nan, np.float32)
-        if not len(self.subject):
-            self.subject = np.full(n, "")
-        if not len(self.group):
-            self.group = np.full(n, "")
+        for name in ("subject", "group", "clip", "source"):
+            if not len(getattr(self, name)):
+                setattr(self, name, np.full(n, ""))
         columns = [name for name in self.__dataclass_fields__ if name not in _NOT_COLUMNS]
         lengths = {name: len(getattr(self, name)) for name in columns}
         if set(lengths.values()) != {n}:
