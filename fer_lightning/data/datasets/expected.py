@@ -1,0 +1,102 @@
+"""Compares the counts of an archive with those that are published for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = Mapping[str, int]
+"""Emotion -> faces; the key ``ALL`` counts those of every emotion and of none."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the forms in which an archive is legitimately, or at least often, found."""
+
+    name: str
+    counts: Mapping[str, Counts]
+    """Partition -> counts, with ``ALL`` in each. What is left out is not compared."""
+    official: bool = True
+    """False for a copy whose numbers are not comparable: it is warned about even where all counts agree."""
+
+
+class Line(NamedTuple):
+    """One count beside the published one."""
+
+    partition: str
+    emotion: str
+    found: int
+    expected: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The counts of an archive beside those of the variant that is nearest to them."""
+
+    variant: Variant | None
+    """None if nothing is published about this form."""
+    lines: tuple[Line, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What differs from the published counts, in words."""
+        name = self.variant.name if self.variant else ""
+        found = [
+            f"{line.partition}, {line.emotion}: found {line.found:,} / expected {line.expected:,} ({name}): "
+            "unknown difference"
+            for line in self.lines
+            if line.expected is not None and line.found != line.expected
+        ]
+        if self.variant and not self.variant.official and not found:
+            found.append(f"the counts are those of {name}: results are not comparable with published ones")
+        return found
+
+
+def count(
+    partition: npt.NDArray[np.str_], label: npt.NDArray[np.integer], emotions: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Count faces by partition and emotion.
+
+    Args:
+        partition: (N,) of each face.
+        label: (N,) index of its emotion, -1 for none.
+        emotions: names of the emotions.
+
+    Returns:
+        Partition -> emotion or ``ALL`` -> faces.
+    """
+    counts = {}
+    for part in ("train", "val", "test", "unlabeled"):
+        labels = label[partition == part]
+        if len(labels):
+            of_each = np.bincount(labels[labels >= 0], minlength=len(emotions)).tolist()
+            counts[part] = dict(zip(emotions, of_each, strict=True)) | {ALL: len(labels)}
+    return counts
+
+
+def compare(found: Mapping[str, Counts], variants: Sequence[Variant]) -> Comparison:
+    """Compare counts with the nearest official variant, or with another one if all of its counts agree.
+
+    An emotion that a variant counts and the reader left out, as contempt of seven classes, is not compared.
+    """
+
+    def lines(variant: Variant | None) -> tuple[Line, ...]:
+        published = variant.counts if variant else {}
+        parts = [*found, *(part for part in published if part not in found)]
+        return tuple(
+            Line(part, emotion, found.get(part, {}).get(emotion, 0), published.get(part, {}).get(emotion))
+            for part in parts
+            for emotion in found.get(part) or published[part]
+        )
+
+    def distance(variant: Variant) -> tuple[int, int]:
+        compared = [line for line in lines(variant) if line.expected is not None]
+        off = [(line.emotion, abs(line.found - (line.expected or 0))) for line in compared]
+        return sum(by for emotion, by in off if emotion == ALL), sum(by for _, by in off)
+
+    candidates = [each for each in variants if each.official or not any(distance(each))]
+    nearest = min(candidates, key=distance, default=None)
+    return Comparison(nearest, lines(nearest))
