@@ -59,3 +59,65 @@ def raf_db_folders(root: Path, labels: dict[str, int] = RAF_LABELS, first: int =
         picture(root / f"DATASET/{part}/{label - 1 + first}/{stem}_aligned.jpg", 100, 100, 10 * i)
     text(root / "train_labels.csv", "image,label\n")
     return root
+
+
+AFFECTNET_HEADER = (
+    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+)
+AFFECTNET_VA = (0.5, -0.25)
+
+
+def affectnet_row(file: str, expression: int, box: str = "64.0,16.0,32,32", va: str = "") -> str:
+    """Return a line of AffectNet's lists; uncertain pictures and those without a face have -2."""
+    known = expression < 9
+    return (
+        f"{file},{box},1;2;3;4,{expression},{va or (','.join(map(str, AFFECTNET_VA)) if known else '-2,-2')}"
+    )
+
+
+def affectnet_lists(root: Path, header: str = AFFECTNET_HEADER) -> Path:
+    """Make AffectNet's lists: a face of each of the 11 expressions in training, and again in validation.
+
+    The face of row ``i`` is of gray value 10 ``i``; around its box the picture is white.
+    """
+    rows = [(f"{1 + i % 3}/{i:056x}.jpg", i % 11) for i in range(22)]
+    for i, (file, _) in enumerate(rows):
+        affectnet_picture(root / "Manually_Annotated_Images" / file, 10 * i)
+    for name, part in (("training", rows[:11]), ("validation", rows[11:])):
+        lines = [header, *(affectnet_row(*row) for row in part)]
+        text(
+            root / f"Manually_Annotated_file_lists/{name}.csv", "".join(f"{line}\n" for line in lines if line)
+        )
+    return root
+
+
+def affectnet_automatic(root: Path) -> Path:
+    """Add two automatically annotated faces, one of them in a picture that shows none."""
+    affectnet_picture(root / "Automatically_Annotated_Images/7/a.png", 250)
+    affectnet_picture(root / "Automatically_Annotated_Images/7/b.png", 250)
+    rows = [affectnet_row("7/a.png", 3), affectnet_row("7/b.png", 10, box="0,0,-1,-1")]
+    lines = [AFFECTNET_HEADER, *rows]
+    text(root / "Automatically_annotated_file_list/automatically_annotated.csv", "\n".join(lines))
+    return root
+
+
+def affectnet_picture(path: Path, value: int) -> None:
+    """Write a white picture of 120x80 with a gray face in the box 64, 16, 32x32."""
+    picture = np.full((80, 120, 3), 255, np.uint8)
+    picture[16:48, 64:96] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+
+
+def affectnet_arrays(root: Path, as_text: bool = True) -> Path:
+    """Make AffectNet as of March 2021: a face of each of the 8 emotions in both sets, numbered with gaps."""
+    for start, name in ((0, "train_set"), (100, "val_set")):
+        for expression in range(8):
+            number = start + 3 * expression
+            picture(root / f"{name}/images/{number}.jpg", 224, 224, 10 * expression)
+            folder = root / f"{name}/annotations"
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind, value in zip(("exp", "val", "aro"), (expression, *AFFECTNET_VA), strict=True):
+                np.save(folder / f"{number}_{kind}.npy", np.array(str(value) if as_text else value))
+            np.save(folder / f"{number}_lnd.npy", np.zeros(136))
+    return root

@@ -1,5 +1,6 @@
 """Data sets in their official layouts on disk: one file each, each an index of faces."""
 
+from fer_lightning.data.datasets.affectnet import AffectNet
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
 from fer_lightning.data.datasets.fer2013 import FER2013
 from fer_lightning.data.datasets.ferplus import FERPlus
@@ -10,6 +11,7 @@ from fer_lightning.data.datasets.table import FaceTable
 __all__ = [
     "FER2013",
     "RAFDB",
+    "AffectNet",
     "DataError",
     "FERPlus",
     "FaceDataset",

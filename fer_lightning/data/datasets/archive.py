@@ -87,14 +87,19 @@ def unpacked(folder: Path, what: str) -> Path:
     """
     if folder.is_dir() and any(folder.iterdir()):
         return folder
-    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    packed = sorted(
-        entry for entry in beside if entry.name.lower().startswith(folder.name.lower()) and _is_packed(entry)
-    )
+    packed = packed_in(folder.parent, folder.name)
     if packed:
         raise DataError(f"{packed[0]} is still packed; unpack it to {folder}")
     state = "is empty" if folder.is_dir() else "does not exist"
     raise DataError(f"{folder} {state}; expected {what} there")
+
+
+def packed_in(folder: Path, name: str) -> list[Path]:
+    """List the archives in a folder whose names begin with that of what is looked for, in either case."""
+    beside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(
+        entry for entry in beside if entry.name.lower().startswith(name.lower()) and _is_packed(entry)
+    )
 
 
 def _is_packed(path: Path) -> bool:

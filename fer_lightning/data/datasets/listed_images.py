@@ -121,3 +121,13 @@ def _digest(path: str) -> bytes:
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0].lower()
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return names of faces that are distinct: a picture listed again is ``a.jpg#2``, then ``a.jpg#3``."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return result
