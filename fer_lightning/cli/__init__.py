@@ -18,6 +18,7 @@ Semi-supervised facial expression recognition.
   test        evaluate a checkpoint on the test faces
   predict     write the predictions of a checkpoint into predictions.csv
   configs     write the configuration files of this package into a folder
+  data        list the data sets and their terms; check an archive against its published counts
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
   results     show a table of results, or write it into a README
@@ -32,7 +33,7 @@ A run, whole:           fer-lightning configs experiments
 Its resolved options:   the same with --print_config"""
 LIGHTNING = ("fit", "validate", "test", "predict")
 """Verbs of Lightning's Trainer, which take its options, those of a method and those of the data."""
-OWN = ("configs", "splits", "matrix", "results", "methods")
+OWN = ("configs", "data", "splits", "matrix", "results", "methods")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -100,6 +101,10 @@ def _own_verb(verb: str, options: Sequence[str]) -> int:
         from fer_lightning.cli.configs import write_configs
 
         component = write_configs
+    elif verb == "data":
+        from fer_lightning.cli.data import COMMANDS as DATA_COMMANDS
+
+        component = DATA_COMMANDS
     elif verb == "splits":
         from fer_lightning.cli.splits import COMMANDS
 

@@ -81,14 +81,14 @@ class AffectNet(ArchiveDataset):
         given = require(Path(self.root).expanduser(), f"AffectNet: {_LAYOUT}")
         try:
             root = find_root(given, (*lists.MARKS, *arrays.MARKS), _LAYOUT)
-        except DataError as error:
+        except DataError:
             count = count_in_class_folders(given) if given.is_dir() else 0
             if not count:
-                raise DataError(f"{error} ({self.page})") from None
+                raise
             raise DataError(
                 f"{given}: {count:,} images in class folders: a re-packaged subset, such as Kaggle's "
                 "noamsegal/affectnet-training-data (29,042), not AffectNet (287,651). Read it with "
-                f"FaceFolder; its test is not AffectNet's ({self.page})"
+                f"FaceFolder; its test is not AffectNet's. Ask for it at {self.page}"
             ) from None
         forms = [any(any(root.glob(mark)) for mark in form.MARKS) for form in (lists, arrays)]
         if all(forms):

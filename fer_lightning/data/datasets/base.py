@@ -143,6 +143,8 @@ class FaceDataset(ABC):
 
     license: str = "unknown"
     """Terms under which the faces may be used; the record of a run holds them."""
+    page: str = ""
+    """Where their owners give them out or are asked for them; "" for faces of your own."""
 
     @abstractmethod
     def load(self, image_size: int) -> Faces:

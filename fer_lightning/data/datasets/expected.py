@@ -43,15 +43,26 @@ class Comparison:
     @property
     def warnings(self) -> list[str]:
         """What differs from the published counts, in words."""
-        name = self.variant.name if self.variant else ""
-        found = [
-            f"{line.partition}, {line.emotion}: found {line.found:,} / expected {line.expected:,} ({name}): "
-            "unknown difference"
-            for line in self.lines
-            if line.expected is not None and line.found != line.expected
-        ]
-        if self.variant and not self.variant.official and not found:
-            found.append(f"the counts are those of {name}: results are not comparable with published ones")
+        if self.variant is None:
+            return []
+        found = []
+        for part in dict.fromkeys(line.partition for line in self.lines):
+            differ = [
+                line
+                for line in self.lines
+                if line.partition == part and line.expected is not None and line.found != line.expected
+            ]
+            total = [line for line in differ if line.emotion == ALL]
+            counts = ", ".join(
+                f"{'' if total else f'{line.emotion} '}found {line.found:,} / expected {line.expected:,}"
+                for line in total or differ
+            )
+            if counts:
+                found.append(f"{part}: {counts} ({self.variant.name}): unknown difference")
+        if not self.variant.official:
+            found.append(
+                f"the counts are those of {self.variant.name}: results are not comparable with published ones"
+            )
         return found
 
 

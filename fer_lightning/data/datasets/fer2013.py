@@ -45,6 +45,7 @@ class FER2013(FaceDataset):
     """
 
     license = "FER2013: collected from the web for the ICML 2013 challenge, for research"
+    page = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge"
 
     def __init__(self, root: str | Path) -> None:
         self.root = root

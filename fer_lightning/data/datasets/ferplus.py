@@ -59,6 +59,7 @@ class FERPlus(FaceDataset):
     """
 
     license = "FER2013: collected from the web for the ICML 2013 challenge, for research; FER+ votes: MIT"
+    page = "https://github.com/microsoft/FERPlus"
 
     def __init__(
         self,

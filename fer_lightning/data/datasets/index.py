@@ -75,9 +75,6 @@ class ArchiveDataset(FaceDataset):
         strict: whether other counts than the published ones are an error, and not a warning.
     """
 
-    page: str
-    """Where the owners' terms stand and the data are asked for."""
-
     def __init__(self, root: str | Path, on_bad_image: OnBadImage = "stop", strict: bool = False) -> None:
         self.root = root
         self.on_bad_image = on_bad_image

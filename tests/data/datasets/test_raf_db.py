@@ -106,8 +106,8 @@ def test_the_published_counts_sum_up():
 
 def test_other_counts_are_a_warning_and_an_error_if_strict(root, caplog):
     _, text = warnings(caplog, root)
-    assert "train, all: found 14 / expected 12,271 (RAF-DB): unknown difference" in text
-    with pytest.raises(DataError, match="train, all: found 14 / expected 12,271"):
+    assert "train: found 14 / expected 12,271 (RAF-DB): unknown difference" in text
+    with pytest.raises(DataError, match="train: found 14 / expected 12,271"):
         RAFDB(root, strict=True).load(8)
 
 
