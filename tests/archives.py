@@ -121,3 +121,22 @@ def affectnet_arrays(root: Path, as_text: bool = True) -> Path:
                 np.save(folder / f"{number}_{kind}.npy", np.array(str(value) if as_text else value))
             np.save(folder / f"{number}_lnd.npy", np.zeros(136))
     return root
+
+
+SFEW_EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
+
+
+def sfew(root: Path, aligned: bool = True, size: tuple[int, int] = (143, 181)) -> Path:
+    """Make SFEW: two faces of each emotion in training, one in validation, two unlabeled ones in test."""
+    for part, folder, films in (
+        ("Train", "Train_Aligned_Faces", ("Airheads", "The_Ring")),
+        ("Val", "Val_Aligned_Faces_new", ("Juno",)),
+    ):
+        for number, emotion in enumerate(SFEW_EMOTIONS):
+            for film in films:
+                place = root / part / folder if aligned else root / part
+                picture(place / emotion / f"{film}_00051924{number}_00000005.png", *size, 10 * number)
+    for number in range(2):
+        place = root / "Test/Test_Aligned_Faces" if aligned else root / "Test"
+        picture(place / f"Hulk_00000000{number}_00000001.png", *size, 200 + number)
+    return root

@@ -6,11 +6,13 @@ from fer_lightning.data.datasets.fer2013 import FER2013
 from fer_lightning.data.datasets.ferplus import FERPlus
 from fer_lightning.data.datasets.folder import FaceFolder
 from fer_lightning.data.datasets.raf_db import RAFDB
+from fer_lightning.data.datasets.sfew import SFEW
 from fer_lightning.data.datasets.table import FaceTable
 
 __all__ = [
     "FER2013",
     "RAFDB",
+    "SFEW",
     "AffectNet",
     "DataError",
     "FERPlus",

@@ -1,4 +1,4 @@
-"""Re-packaged archives whose folders are numbers of classes: ``train/3/*.jpg``."""
+"""Archives whose folders are classes: numbered ones in copies (``train/3/*.jpg``), or named ones."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,26 @@ def numbered_files(root: Path) -> Numbered:
     if not files:
         raise DataError(f"{root} holds no images in train/<number>/")
     return Numbered(files, np.array(partition), np.array(numbers))
+
+
+def named_files(folder: Path, page: str) -> tuple[list[str], list[str]]:
+    """List ``<emotion>/*``: (N,) paths relative to the folder, sorted, and (N,) names of their folders.
+
+    Raises:
+        DataError: if there are no folders, an empty one, or an image beside them.
+    """
+    classes = subfolders(folder)
+    empty = next((each for each in classes if not walk_images(each)), None)
+    if empty or not classes:
+        raise DataError(
+            f"{empty or folder} is empty: some repositories ship the folders, not the images; ask for them "
+            f"at {page}"
+        )
+    files = walk_images(folder)
+    loose = [file for file in files if "/" not in file]
+    if loose:
+        raise DataError(f"{folder}: {len(loose):,} images lie in no emotion's folder, such as {loose[0]}")
+    return files, [file.partition("/")[0] for file in files]
 
 
 def in_order(

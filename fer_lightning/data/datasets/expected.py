@@ -23,6 +23,12 @@ class Variant:
     """False for a copy whose numbers are not comparable: it is warned about even where all counts agree."""
 
 
+def official(name: str, emotions: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Variant:
+    """Return an official variant whose partitions are counted emotion by emotion, in the order given."""
+    parts = {part: dict(zip(emotions, of_each, strict=True)) for part, of_each in counts.items()}
+    return Variant(name, {part: of_each | {ALL: sum(of_each.values())} for part, of_each in parts.items()})
+
+
 class Line(NamedTuple):
     """One count beside the published one."""
 

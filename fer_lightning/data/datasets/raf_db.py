@@ -10,7 +10,7 @@ from fer_lightning.data.datasets.archive import find_root, unpacked
 from fer_lightning.data.datasets.base import DataError, one_hot
 from fer_lightning.data.datasets.class_folders import in_order, numbered_files
 from fer_lightning.data.datasets.decode import OnBadImage
-from fer_lightning.data.datasets.expected import ALL, Variant
+from fer_lightning.data.datasets.expected import ALL, Variant, official
 from fer_lightning.data.datasets.index import ArchiveDataset, Index
 from fer_lightning.data.datasets.listed_images import copies
 from fer_lightning.data.datasets.raf_db_images import find_images, official_names, size_notes
@@ -19,13 +19,7 @@ from fer_lightning.emotions import RAF_DB
 TRAIN, TEST = (1290, 281, 717, 4772, 1982, 705, 2524), (329, 74, 160, 1185, 478, 162, 680)
 """Published counts in the order of the taxonomy."""
 VARIANTS = (
-    Variant(
-        "RAF-DB",
-        {
-            part: dict(zip(RAF_DB.emotions, counts, strict=True)) | {ALL: sum(counts)}
-            for part, counts in (("train", TRAIN), ("test", TEST))
-        },
-    ),
+    official("RAF-DB", RAF_DB.emotions, {"train": TRAIN, "test": TEST}),
     Variant(
         "a derived copy that leaves out faces a detector missed",
         {"train": {ALL: 12_175}, "test": {ALL: 3_031}},
