@@ -140,3 +140,38 @@ def sfew(root: Path, aligned: bool = True, size: tuple[int, int] = (143, 181)) -
         place = root / "Test/Test_Aligned_Faces" if aligned else root / "Test"
         picture(place / f"Hulk_00000000{number}_00000001.png", *size, 200 + number)
     return root
+
+
+def ck_plus(root: Path, subjects: int = 12, frames: int = 5) -> Path:
+    """Make CK+: two sequences of each subject; the first is labeled, the second has no or an empty folder.
+
+    The face of frame ``f`` (from 1) is of gray value 20 ``f``; around its landmarks the frame is white.
+    """
+    points = "".join(f"   {x:.7e}   {y:.7e}\n" for x, y in ([40, 20], [60, 40], *[[50, 30]] * 66))
+    for number in range(subjects):
+        subject = f"S{5 + number:03d}"
+        for sequence in ("001", "002"):
+            for frame in range(1, frames + 1):
+                stem = f"{subject}/{sequence}/{subject}_{sequence}_{frame:08d}"
+                pixels = np.full((60, 90), 255, np.uint8)
+                pixels[15:46, 35:66] = 20 * frame
+                path = root / f"cohn-kanade-images/{stem}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+                text(root / f"Landmarks/{stem}_landmarks.txt", points)
+            text(root / f"cohn-kanade-images/{subject}/{sequence}/.DS_Store", "")
+        label = f"   {1 + number % 7:.7e}\n"
+        text(root / f"Emotion/{subject}/001/{subject}_001_{frames:08d}_emotion.txt", label)
+        if number % 2:
+            (root / f"Emotion/{subject}/002").mkdir()
+    return root
+
+
+def ck_plus_48(root: Path, subjects: int = 12, frames: int = 5) -> Path:
+    """Make the copy CK+48 of ``ck_plus``."""
+    folders = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+    for number in range(subjects):
+        for frame in range(frames - 2, frames + 1):
+            name = f"S{5 + number:03d}_001_{frame:08d}.png"
+            picture(root / f"CK+48/{folders[number % 7]}/{name}", 48, 48, 20 * frame)
+    return root

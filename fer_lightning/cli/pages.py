@@ -12,7 +12,17 @@ METHODS = (
     *("AdaCM", "CoMatch", "DTASNL", "FixMatch", "FlexMatch", "FreeMatch", "MeanTeacher", "MixMatch"),
     *("PseudoLabel", "SCLUERMARM", "SITFER", "SSER", "SimMatch", "SoftMatch", "Supervised", "UDA"),
 )
-DATASETS = ("FER2013", "FERPlus", "RAFDB", "AffectNet", "SFEW", "FaceFolder", "FaceTable", "SyntheticFaces")
+DATASETS = (
+    "FER2013",
+    "FERPlus",
+    "RAFDB",
+    "AffectNet",
+    "SFEW",
+    "CKPlus",
+    "FaceFolder",
+    "FaceTable",
+    "SyntheticFaces",
+)
 
 
 class Row(NamedTuple):

@@ -2,6 +2,7 @@
 
 from fer_lightning.data.datasets.affectnet import AffectNet
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
+from fer_lightning.data.datasets.ck_plus import CKPlus
 from fer_lightning.data.datasets.fer2013 import FER2013
 from fer_lightning.data.datasets.ferplus import FERPlus
 from fer_lightning.data.datasets.folder import FaceFolder
@@ -14,6 +15,7 @@ __all__ = [
     "RAFDB",
     "SFEW",
     "AffectNet",
+    "CKPlus",
     "DataError",
     "FERPlus",
     "FaceDataset",

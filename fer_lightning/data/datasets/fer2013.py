@@ -200,8 +200,9 @@ def _read_csv(path: Path) -> Rows:
     for number, (emotion, pixels, usage) in enumerate(csv_rows(path, ("emotion", "pixels", "Usage"))):
         where = f"{path}, row {number}"
         if emotion not in {str(label) for label in range(len(emotions.FER2013))}:
-            raise DataError(f"{where}: emotion is {emotion!r}, not 0 ... {len(emotions.FER2013) - 1}")
-        images.append(_pixels(pixels, where))
+            tip = "; 7 is contempt in ckextended.csv, which CKPlus reads" if emotion == "7" else ""
+            raise DataError(f"{where}: emotion is {emotion!r}, not 0 ... {len(emotions.FER2013) - 1}{tip}")
+        images.append(read_pixels(pixels, where))
         labels.append(int(emotion))
         usages.append(usage_of(usage, where))
     if not images:
@@ -209,7 +210,12 @@ def _read_csv(path: Path) -> Rows:
     return Rows(np.stack(images).reshape(-1, SIDE, SIDE), np.array(labels), np.array(usages))
 
 
-def _pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
+def read_pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
+    """Read the gray values of one image, (48 * 48,), from text.
+
+    Raises:
+        DataError: naming the place, if they are not 48 x 48 numbers from 0 to 255.
+    """
     try:
         values = np.fromstring(
             text, np.int64, sep=" "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
+from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces, Images
 from fer_lightning.data.datasets.crops import Boxes, open_crops
 from fer_lightning.data.datasets.decode import OnBadImage, decode_all
 from fer_lightning.data.datasets.expected import Comparison, Variant, compare, count
@@ -34,6 +34,8 @@ class Index:
     """(N, C), see ``Faces.emotion``."""
     columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Those of the optional columns of ``Faces`` that are known."""
+    images: Images | None = None
+    """The faces, if they were read with the labels; then there are no ``paths``."""
     boxes: Boxes | None = None
     """(N, 4) of the faces in the pictures; None if the pictures are faces."""
     variants: Sequence[Variant] = ()
@@ -104,7 +106,10 @@ class ArchiveDataset(FaceDataset):
             raise DataError(f"{index.dataset}: {'; '.join(warnings)}", option="data.dataset.strict")
         for message in (*index.notes, *warnings):
             log.warning("%s: %s", index.dataset, message)
-        if index.boxes is None:
+        kept: npt.NDArray[np.bool_] = np.ones(len(index.names), np.bool_)
+        if index.images is not None:
+            images = index.images
+        elif index.boxes is None:
             images, kept = decode_all(index.paths, image_size, self.on_bad_image)
         else:
             images, kept = open_crops(index.paths, index.boxes, image_size, self.on_bad_image)
