@@ -1,5 +1,6 @@
 """Small archives in the official layouts of the data sets, for the tests."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -174,4 +175,36 @@ def ck_plus_48(root: Path, subjects: int = 12, frames: int = 5) -> Path:
         for frame in range(frames - 2, frames + 1):
             name = f"S{5 + number:03d}_001_{frame:08d}.png"
             picture(root / f"CK+48/{folders[number % 7]}/{name}", 48, 48, 20 * frame)
+    return root
+
+
+AFEW_VA_CLIPS = {
+    "001": ("Ann Lee", 3),
+    "002": ("ANN LEE ", 2),
+    "051": ("Bo", 4),
+    "052": ("Cy", 1),
+    "053": ("Di", 2),
+}
+"""Number of a clip -> actor and frames."""
+
+
+def afew_va(root: Path, flat: bool = False) -> Path:
+    """Make AFEW-VA: clips of 50 a folder; valence is the number of the frame, arousal its negative.
+
+    Frames are numbered from 0; their faces are of gray value 10 times the number, around them it is white.
+    """
+    points = [[40, 20], [60, 40], *[[50, 30]] * 66]
+    for name, (actor, count) in AFEW_VA_CLIPS.items():
+        folder = root / ("" if flat else f"{1 + (int(name) - 1) // 50:02d}") / name
+        for frame in range(count):
+            pixels = np.full((60, 90), 255, np.uint8)
+            pixels[15:46, 35:66] = 10 * frame
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{frame:05d}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        frames = {
+            f"{frame:05d}": {"landmarks": points, "valence": float(frame), "arousal": float(-frame)}
+            for frame in range(count)
+        }
+        content = {"video_id": name, "actor": actor, "frames": frames}
+        text(folder / f"{name}.json", json.dumps(content))
     return root

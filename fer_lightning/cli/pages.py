@@ -19,6 +19,7 @@ DATASETS = (
     "AffectNet",
     "SFEW",
     "CKPlus",
+    "AFEWVA",
     "FaceFolder",
     "FaceTable",
     "SyntheticFaces",

@@ -1,5 +1,6 @@
 """Data sets in their official layouts on disk: one file each, each an index of faces."""
 
+from fer_lightning.data.datasets.afew_va import AFEWVA
 from fer_lightning.data.datasets.affectnet import AffectNet
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
 from fer_lightning.data.datasets.ck_plus import CKPlus
@@ -11,6 +12,7 @@ from fer_lightning.data.datasets.sfew import SFEW
 from fer_lightning.data.datasets.table import FaceTable
 
 __all__ = [
+    "AFEWVA",
     "FER2013",
     "RAFDB",
     "SFEW",

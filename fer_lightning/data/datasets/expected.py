@@ -18,7 +18,7 @@ class Variant:
 
     name: str
     counts: Mapping[str, Counts]
-    """Partition -> counts, with ``ALL`` in each. What is left out is not compared."""
+    """Partition, or ``ALL`` for all of them -> counts, with ``ALL`` in each. Others are not compared."""
     official: bool = True
     """False for a copy whose numbers are not comparable: it is warned about even where all counts agree."""
 
@@ -99,6 +99,8 @@ def compare(found: Mapping[str, Counts], variants: Sequence[Variant]) -> Compari
 
     An emotion that a variant counts and the reader left out, as contempt of seven classes, is not compared.
     """
+    if any(ALL in variant.counts for variant in variants):
+        found = {**found, ALL: {ALL: sum(counts[ALL] for counts in found.values())}}
 
     def lines(variant: Variant | None) -> tuple[Line, ...]:
         published = variant.counts if variant else {}

@@ -62,6 +62,15 @@ def test_an_emotion_that_was_left_out_is_not_compared():
     assert compare(seven, [WHOLE]).warnings == []
 
 
+def test_all_partitions_may_be_counted_together():
+    counts = found(3, 2)
+    assert compare(counts, [Variant("frames", {ALL: {ALL: 7}})]).warnings == []
+    assert compare(counts, [Variant("frames", {ALL: {ALL: 8}})]).warnings == [
+        "all: found 7 / expected 8 (frames): unknown difference"
+    ]
+    assert set(counts) == {"train", "test"}
+
+
 def test_nothing_published_is_nothing_to_warn_about():
     comparison = compare(found(1, 1), [])
     assert comparison.variant is None
