@@ -25,6 +25,7 @@ PARTITIONS = ("train", "val", "test")
 """The partition of each of ``USAGES``: epochs are chosen on PublicTest, and PrivateTest is the test set."""
 
 _FILES = ("fer2013_uint8.npz", "fer2013.csv", "icml_face_data.csv")
+_HELD_OUT = ("test", "validation")
 _FORMS = (
     f"{', '.join(_FILES)}, or the folders train/<emotion>/ and test/<emotion>/ "
     "(https://www.kaggle.com/datasets/msambare/fer2013)"
@@ -38,7 +39,9 @@ class FER2013(FaceDataset):
 
     It is read from any of its forms: Kaggle's ``fer2013.csv`` and ``icml_face_data.csv``, Kaggle's folders
     (``train/happy/Training_1206.jpg``), or ``fer2013_uint8.npz`` with ``images`` (N, 48, 48) uint8, ``label``
-    (N,) 0 ... 6 and ``usage`` (N,) 0 ... 2, in the order of ``fer2013.csv``. The split is the same in all.
+    (N,) 0 ... 6 and ``usage`` (N,) 0 ... 2, in the order of ``fer2013.csv``. The split is the same in all,
+    save in the copy with the folders ``train`` and ``validation``: it divides the faces anew, and its
+    ``validation`` is ``test`` here.
 
     Args:
         root: one of the files, or a folder that holds one form, itself or in a folder ``fer2013``.
@@ -107,11 +110,11 @@ def find(root: str | Path) -> Path:
                 f"{path} is none of the forms of FER2013; unpack it if it is an archive, to {_FORMS}"
             )
         return path
-    for folder in (path, path / "fer2013"):
+    for folder in (path, path / "fer2013", path / "images"):
         for name in _FILES:
             if (folder / name).is_file():
                 return folder / name
-        if (folder / "train").is_dir() and (folder / "test").is_dir():
+        if (folder / "train").is_dir() and any((folder / name).is_dir() for name in _HELD_OUT):
             return folder
     held = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
     raise DataError(f"{path} holds no form of FER2013, but {held}; unpack archives; expected {_FORMS}")
@@ -231,19 +234,21 @@ def read_pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
 
 def _from_folders(root: Path) -> Faces:
     """Read Kaggle's folders; the names of the files in ``test`` tell PublicTest from PrivateTest."""
-    parts = {part: emotion_files(root / part) for part in ("train", "test")}
+    held_out = next(name for name in _HELD_OUT if (root / name).is_dir())
+    parts = {part: emotion_files(root / part) for part in ("train", held_out)}
     files = np.concatenate([np.char.add(f"{part}/", found) for part, (found, _) in parts.items()])
     paths = np.char.add(f"{root}/", files)
     label, taxonomy = label_numbers(
         np.concatenate([labels for _, labels in parts.values()]), "fer2013", lambda row: str(paths[row])
     )
-    in_test = np.char.startswith(files, "test/")
+    in_test = np.char.startswith(files, f"{held_out}/")
     public = in_test & (np.char.find(files, "/PublicTest") > 0)
     unclear = in_test & ~public & (np.char.find(files, "/PrivateTest") < 0)
     if unclear.any():
         log.warning(
-            "%s: the names of %d of %d files tell neither PublicTest nor PrivateTest: these are all test",
-            root / "test",
+            "%s: the names of %d of %d files tell neither PublicTest nor PrivateTest: these are all test, "
+            "and results on them are not those on PrivateTest",
+            root / held_out,
             unclear.sum(),
             in_test.sum(),
         )
