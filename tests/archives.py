@@ -208,3 +208,31 @@ def afew_va(root: Path, flat: bool = False) -> Path:
         content = {"video_id": name, "actor": actor, "frames": frames}
         text(folder / f"{name}.json", json.dumps(content))
     return root
+
+
+AFF_WILD2_TRIALS = {
+    "train": ("1-30-1280x720", "7-60-1920x1080-2", "video45_1_left", "105"),
+    "test": ("105-30-640x480_right", "video2"),
+}
+VA, EXPR = "VA_Estimation_Challenge", "EXPR_Recognition_Challenge"
+
+
+def aff_wild2(root: Path) -> Path:
+    """Make Aff-Wild2: each trial has 11 labels and crops 2 ... 10; the last two lie in the second folder.
+
+    Frame ``n`` is of gray value 10 ``n``, has valence ``n / 20``, arousal ``-n / 20``, and emotion
+    ``(n - 1) % 8``; the label of frame 3 is to be ignored.
+    """
+    va = "valence,arousal\n" + "".join("-5,-5\n" if n == 3 else f"{n / 20},{-n / 20}\n" for n in range(1, 12))
+    emotions = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n" + "".join(
+        "-1\n" if n == 3 else f"{(n - 1) % 8}\n" for n in range(1, 12)
+    )
+    trials = [(part, trial) for part, of_part in AFF_WILD2_TRIALS.items() for trial in of_part]
+    for number, (part, trial) in enumerate(trials):
+        folder = "cropped_aligned" if number < 4 else "cropped_aligned_new_50_vids"
+        for n in range(2, 11):
+            picture(root / folder / trial / f"{n:05d}.jpg", 16, 16, 10 * n)
+        name = {"train": "Train_Set", "test": "Validation_Set"}[part]
+        text(root / f"Third ABAW Annotations/{VA}/{name}/{trial}.txt", va)
+        text(root / f"Third ABAW Annotations/{EXPR}/{name}/{trial}.txt", emotions)
+    return root

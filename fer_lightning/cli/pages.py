@@ -20,6 +20,7 @@ DATASETS = (
     "SFEW",
     "CKPlus",
     "AFEWVA",
+    "AffWild2",
     "FaceFolder",
     "FaceTable",
     "SyntheticFaces",

@@ -1,6 +1,7 @@
 """Data sets in their official layouts on disk: one file each, each an index of faces."""
 
 from fer_lightning.data.datasets.afew_va import AFEWVA
+from fer_lightning.data.datasets.aff_wild2 import AffWild2
 from fer_lightning.data.datasets.affectnet import AffectNet
 from fer_lightning.data.datasets.base import DataError, FaceDataset, Faces
 from fer_lightning.data.datasets.ck_plus import CKPlus
@@ -16,6 +17,7 @@ __all__ = [
     "FER2013",
     "RAFDB",
     "SFEW",
+    "AffWild2",
     "AffectNet",
     "CKPlus",
     "DataError",
