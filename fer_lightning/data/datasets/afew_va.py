@@ -73,10 +73,9 @@ class AFEWVA(ArchiveDataset):
         folders, notes = clip_folders(root)
         read = (read_clip(folder, self.scale, self.on_bad_image) for folder in folders)
         clips = [clip for clip in tracked(read, len(folders), "reading clips") if clip.frames]
-        notes += [
-            f"{len(clips)} clips ({CLIPS} in AFEW-VA)",
-            *(note for clip in clips for note in clip.notes),
-        ]
+        if len(clips) != CLIPS:
+            notes.append(f"{len(clips)} clips ({CLIPS} in AFEW-VA)")
+        notes += [note for clip in clips for note in clip.notes]
         values = np.concatenate([clip.valence_arousal for clip in clips])
         if self.scale > 1 and (np.abs(values) <= 1 / self.scale).all():
             notes.append(

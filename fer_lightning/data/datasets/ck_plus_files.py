@@ -16,7 +16,7 @@ from fer_lightning.data.datasets.folder import label_numbers
 from fer_lightning.data.datasets.listed_images import walk_images
 from fer_lightning.emotions import CK_PLUS, Taxonomy
 
-SEQUENCES = 593
+SEQUENCES, LABELED = 593, 327
 CSV_ORDER = Taxonomy(
     "ckextended", ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral", "contempt")
 )
@@ -62,10 +62,12 @@ def read_sequences(root: Path) -> tuple[list[Sequence], list[str]]:
     labeled = sum(sequence.label >= 0 for sequence in sequences)
     if not labeled:
         raise DataError(
-            f"{emotions}: 0 of {len(sequences)} sequences are labeled, expected 327; unpack "
+            f"{emotions}: 0 of {len(sequences)} sequences are labeled, expected {LABELED}; unpack "
             "Emotion_labels.zip there"
         )
-    notes = [f"{labeled} of {len(sequences)} sequences are labeled (327 of {SEQUENCES} in CK+)"]
+    notes = []
+    if (labeled, len(sequences)) != (LABELED, SEQUENCES):
+        notes.append(f"{labeled} of {len(sequences)} sequences are labeled ({LABELED} of {SEQUENCES} in CK+)")
     if other_apex:
         notes.append(f"{other_apex} labels name another frame than the last one of their sequence")
     return sequences, notes
