@@ -10,6 +10,7 @@ import numpy as np
 
 from fer_lightning.data.datasets.afew_va_clips import Clip, clip_folders, read_clip
 from fer_lightning.data.datasets.archive import find_root
+from fer_lightning.data.datasets.base import DataError
 from fer_lightning.data.datasets.crops import landmark_boxes
 from fer_lightning.data.datasets.decode import OnBadImage
 from fer_lightning.data.datasets.expected import ALL, Variant
@@ -73,6 +74,8 @@ class AFEWVA(ArchiveDataset):
         folders, notes = clip_folders(root)
         read = (read_clip(folder, self.scale, self.on_bad_image) for folder in folders)
         clips = [clip for clip in tracked(read, len(folders), "reading clips") if clip.frames]
+        if not clips:
+            raise DataError(f"{root}: no clip has a frame")
         if len(clips) != CLIPS:
             notes.append(f"{len(clips)} clips ({CLIPS} in AFEW-VA)")
         notes += [note for clip in clips for note in clip.notes]

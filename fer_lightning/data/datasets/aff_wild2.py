@@ -107,6 +107,8 @@ class AffWild2(ArchiveDataset):
             trials += [trial] * len(kept)
             emotions.append(labels.emotion[rows])
             values.append(labels.valence_arousal[rows])
+        if not names:
+            raise DataError(f"{sets['train']} and {sets['test']} label no frame that has a crop")
         notes.append(
             f"{len(files['train'])} and {len(files['test'])} trials; {lost:,} labeled frames have no crop"
         )

@@ -107,6 +107,10 @@ class CKPlus(ArchiveDataset):
             partition += [part] * len(frames)
         if short:
             notes = [*notes, f"{len(short)} sequences are too short and are left out, such as {short[0]}"]
+        if not paths:
+            raise DataError(
+                f"{self.root}: no sequence has the {self.frames + neutral} frames that are asked for"
+            )
         taxonomy, emotion = self._emotion(labels)
         return Index(
             dataset=f"ck_plus-{len(taxonomy)}-fold{self.fold}",
@@ -131,6 +135,8 @@ class CKPlus(ArchiveDataset):
             for row, label in enumerate(table.label)
             if not self._left_out(label) and (self.neutral == "first" or label != neutral)
         ]
+        if not kept:
+            raise DataError(f"{path}: no row shows an emotion that the options leave")
         taxonomy, emotion = self._emotion([table.label[row] for row in kept])
         return Index(
             dataset=f"ckextended-{len(taxonomy)}",

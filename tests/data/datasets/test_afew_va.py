@@ -158,3 +158,10 @@ def test_what_is_no_afew_va_is_told(tmp_path):
         AFEWVA(tmp_path).load(8)
     with pytest.raises(InputError, match="scale"):
         AFEWVA(tmp_path, scale=0)
+
+
+def test_clips_without_frames_are_told(tmp_path):
+    (tmp_path / "001").mkdir()
+    (tmp_path / "001/001.json").write_text('{"video_id": "001", "actor": "a", "frames": {}}')
+    with pytest.raises(DataError, match="no clip has a frame"):
+        AFEWVA(tmp_path).load(8)

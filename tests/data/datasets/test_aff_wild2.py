@@ -200,3 +200,10 @@ def test_missing_sets_and_packed_crops_are_named(root, tmp_path):
     (tmp_path / "other/cropped_aligned.zip").write_text("")
     with pytest.raises(DataError, match=r"cropped_aligned\.zip is still packed; unpack it"):
         AffWild2(tmp_path / "other").load(8)
+
+
+def test_sets_without_a_labeled_frame_are_named(root):
+    for path in (root / YEAR / VA).rglob("*.txt"):
+        path.unlink()
+    with pytest.raises(DataError, match="Validation_Set label no frame that has a crop"):
+        AffWild2(root).load(8)

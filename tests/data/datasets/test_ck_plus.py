@@ -256,3 +256,11 @@ def test_what_is_no_ck_plus_is_told(tmp_path):
         CKPlus(tmp_path).load(8)
     with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
         CKPlus(tmp_path / "nowhere.csv").load(8)
+
+
+def test_sequences_that_are_all_too_short_are_told(tmp_path):
+    with pytest.raises(DataError, match="no sequence has the 4 frames that are asked for"):
+        CKPlus(ck_plus(tmp_path, subjects=1, frames=3), neutral="first").load(8)
+    path = extended(tmp_path / "other/ckextended.csv", (6,), ("Training",))
+    with pytest.raises(DataError, match="no row shows an emotion that the options leave"):
+        CKPlus(path).load(8)
