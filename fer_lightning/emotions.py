@@ -13,14 +13,15 @@ from fer_lightning.errors import InputError
 VALENCE_AROUSAL_RANGE = (-1.0, 1.0)
 """Valence (unpleasant to pleasant) and arousal (calm to excited) both run over this range."""
 
+# With the codes of KDEF and two misspellings of copies that people share.
 _SYNONYMS = {
     "anger": ("angry", "an"),
     "disgust": ("disgusted", "di"),
-    "fear": ("afraid", "fearful", "scared", "fe"),
+    "fear": ("afraid", "fearful", "scared", "fe", "af"),
     "happiness": ("happy", "joy", "ha"),
     "sadness": ("sad", "sa"),
-    "surprise": ("surprised", "su"),
-    "neutral": ("ne",),
+    "surprise": ("surprised", "su", "suprise"),
+    "neutral": ("ne", "neural"),
     "contempt": ("co", "contemptuous"),
 }
 _CANONICAL = {name: name for name in _SYNONYMS} | {s: name for name, all_ in _SYNONYMS.items() for s in all_}
@@ -105,7 +106,19 @@ AFFECTNET_7 = Taxonomy(
 )
 AFFECTNET_8 = Taxonomy("affectnet8", (*AFFECTNET_7.emotions, "contempt"))
 
-TAXONOMIES = {t.name: t for t in (BASIC_7, BASIC_8, FER2013, FERPLUS, RAF_DB, AFFECTNET_7, AFFECTNET_8)}
+SFEW = Taxonomy("sfew", ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"))
+CK_PLUS = Taxonomy(
+    "ck_plus", ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
+)
+AFF_WILD2 = Taxonomy("aff_wild2", ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"))
+
+TAXONOMIES = {
+    t.name: t
+    for t in (
+        *(BASIC_7, BASIC_8, FER2013, FERPLUS, RAF_DB, AFFECTNET_7, AFFECTNET_8),
+        *(SFEW, CK_PLUS, AFF_WILD2),
+    )
+}
 
 
 def taxonomy(spec: str | Sequence[str]) -> Taxonomy:

@@ -79,6 +79,7 @@ def test_pages_name_options_that_exist(faces, capsys):
         "fit --model FixMatch --data.dataset FaceFolder --data.dataset.labeled faces/labeled --print_config",
         "fit --data.dataset.help FER2013",
         "fit --data.dataset.help FaceFolder",
+        "fit --data.dataset.help CKPlus",
         "fit --trainer.logger.help WandbLogger",
         *(f"{verb} --help" for verb in ("splits make", "splits verify", "matrix", "results", "methods")),
         *(f"{verb} --help" for verb in ("recognize", "calibrate")),

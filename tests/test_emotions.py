@@ -1,13 +1,16 @@
 import pytest
 
 from fer_lightning.emotions import (
+    AFF_WILD2,
     AFFECTNET_7,
     AFFECTNET_8,
     BASIC_7,
     BASIC_8,
+    CK_PLUS,
     FER2013,
     FERPLUS,
     RAF_DB,
+    SFEW,
     TAXONOMIES,
     Taxonomy,
     UnknownEmotion,
@@ -28,6 +31,9 @@ from fer_lightning.emotions import (
         ("surprised", "surprise"),
         ("NE", "neutral"),
         ("contemptuous", "contempt"),
+        ("AF", "fear"),
+        ("suprise", "surprise"),
+        ("neural", "neutral"),
     ],
 )
 def test_synonyms_name_one_emotion(written, emotion):
@@ -71,6 +77,24 @@ def test_other_words_are_no_emotions(written):
                 "anger": 6,
                 "contempt": 7,
             },
+        ),
+        (SFEW, {"Angry": 0, "Disgust": 1, "Fear": 2, "Happy": 3, "Neutral": 4, "Sad": 5, "Surprise": 6}),
+        (
+            CK_PLUS,
+            {
+                "neutral": 0,
+                "anger": 1,
+                "contempt": 2,
+                "disgust": 3,
+                "fear": 4,
+                "happiness": 5,
+                "sadness": 6,
+                "surprise": 7,
+            },
+        ),
+        (
+            AFF_WILD2,
+            {"neutral": 0, "anger": 1, "disgust": 2, "fear": 3, "happiness": 4, "sadness": 5, "surprise": 6},
         ),
     ],
     ids=lambda value: getattr(value, "name", ""),

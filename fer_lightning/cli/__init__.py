@@ -20,6 +20,7 @@ Semi-supervised facial expression recognition.
   recognize   find the faces in pictures, a video or a camera, and write their emotions into a table
   calibrate   make the confidences of a checkpoint fit, and choose when it abstains
   configs     write the configuration files of this package into a folder
+  data        list the data sets and their terms; check an archive against its published counts
   splits      make, verify or show which faces are labeled, unlabeled, val and test
   matrix      run every experiment of a file that has no result yet
   results     show a table of results, or write it into a README
@@ -32,7 +33,7 @@ A run, whole:           fer-lightning configs experiments
                             --config experiments/data/fer2013.yaml \\
                             --config experiments/methods/fixmatch.yaml --data.labels_per_class 100
 Its resolved options:   the same with --print_config"""
-OWN = ("recognize", "calibrate", "configs", "splits", "matrix", "results", "methods")
+OWN = ("recognize", "calibrate", "configs", "data", "splits", "matrix", "results", "methods")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -93,6 +94,10 @@ def _own_verb(verb: str, options: Sequence[str]) -> int:
         from fer_lightning.cli.configs import write_configs
 
         component = write_configs
+    elif verb == "data":
+        from fer_lightning.cli.data import COMMANDS as DATA_COMMANDS
+
+        component = DATA_COMMANDS
     elif verb == "splits":
         from fer_lightning.cli.splits import COMMANDS
 

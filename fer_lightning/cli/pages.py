@@ -12,7 +12,19 @@ METHODS = (
     *("AdaCM", "CoMatch", "DTASNL", "FixMatch", "FlexMatch", "FreeMatch", "MeanTeacher", "MixMatch"),
     *("PseudoLabel", "SCLUERMARM", "SITFER", "SSER", "SimMatch", "SoftMatch", "Supervised", "UDA"),
 )
-DATASETS = ("FER2013", "FERPlus", "FaceFolder", "FaceTable", "SyntheticFaces")
+DATASETS = (
+    "FER2013",
+    "FERPlus",
+    "RAFDB",
+    "AffectNet",
+    "SFEW",
+    "CKPlus",
+    "AFEWVA",
+    "AffWild2",
+    "FaceFolder",
+    "FaceTable",
+    "SyntheticFaces",
+)
 
 
 class Row(NamedTuple):
@@ -43,7 +55,7 @@ _MODEL = (
 )
 _DATASET = (
     Row("data.dataset", "class of the data set: " + ", ".join(DATASETS)),
-    Row("data.dataset.root", "of FER2013 and FERPlus: their folder"),
+    Row("data.dataset.root", "of a published set: its folder"),
     Row("data.dataset.labeled", "of FaceFolder: folder with a folder per emotion"),
     Row("data.dataset.unlabeled", "of FaceFolder: folder of unlabeled faces"),
     Row("data.dataset.table", "of FaceTable: CSV or parquet, a row per face"),

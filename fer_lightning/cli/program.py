@@ -27,6 +27,7 @@ from fer_lightning.cli.run_directory import (
     choose_place,
     first_process,
     lock,
+    remove_unused,
 )
 from fer_lightning.data.datamodule import SemiSupervisedFaces
 from fer_lightning.errors import InputError
@@ -76,19 +77,24 @@ class Program(LightningCLI):
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         _quiet()
-        super().__init__(
-            SemiSupervised,
-            SemiSupervisedFaces,
-            subclass_mode_model=True,
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
-            trainer_defaults={"num_sanity_val_steps": 0},  # an untrained network has nothing to show
-            seed_everything_default=0,
-            auto_configure_optimizers=False,  # optimizer and schedule are options of the method
-            load_from_checkpoint_support=False,  # a checkpoint is to name no class that would be imported
-            parser_kwargs={"prog": "fer-lightning", "exit_on_error": False, "allow_abbrev": False},
-            args=args if args is None else list(args),
-        )
+        try:
+            super().__init__(
+                SemiSupervised,
+                SemiSupervisedFaces,
+                subclass_mode_model=True,
+                save_config_callback=SaveRunConfig,
+                save_config_kwargs={"overwrite": True},  # a directory with a run in it was refused before
+                trainer_defaults={"num_sanity_val_steps": 0},  # an untrained network has nothing to show
+                seed_everything_default=0,
+                auto_configure_optimizers=False,  # optimizer and schedule are options of the method
+                load_from_checkpoint_support=False,  # a checkpoint is to name no class that would be imported
+                parser_kwargs={"prog": "fer-lightning", "exit_on_error": False, "allow_abbrev": False},
+                args=args if args is None else list(args),
+            )
+        except BaseException:
+            if hasattr(self, "run_dir"):
+                remove_unused(self.run_dir)
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

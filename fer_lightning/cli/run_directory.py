@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -130,6 +131,14 @@ def lock(run_dir: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def remove_unused(run_dir: Path) -> None:
+    """Remove a run directory in which nothing was written, such as that of a run that was refused."""
+    with suppress(OSError):
+        if {file.name for file in run_dir.iterdir()} <= {".lock"}:
+            (run_dir / ".lock").unlink(missing_ok=True)
+            run_dir.rmdir()
 
 
 def _run_dir(requested: str | None, checkpoint: Path | None, method: str) -> Path:

@@ -498,7 +498,10 @@ def test_changed_labels_and_lost_faces_are_found():
         partition=faces.partition[keep],
         emotion=faces.emotion[keep],
         images=ArrayImages(faces.images.pixels[keep]),
-        **{column: getattr(faces, column)[keep] for column in ("valence_arousal", "subject", "group")},
+        **{
+            column: getattr(faces, column)[keep]
+            for column in ("valence_arousal", "subject", "group", "clip", "source")
+        },
     )
     errors = messages(verify_split(split, fewer), "error")
     assert any("test: 1 of 3 faces are not in the dataset 'small'" in message for message in errors)

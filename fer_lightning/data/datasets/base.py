@@ -83,17 +83,20 @@ class Faces:
     """(N,) person in the image, "" where unknown (the default)."""
     group: Texts = field(default_factory=lambda: np.empty(0, np.object_))
     """(N,) attribute by which results of groups of people are compared, "" where unknown (the default)."""
+    clip: Texts = field(default_factory=lambda: np.empty(0, np.object_))
+    """(N,) sequence or video clip that the image is a frame of, "" where unknown (the default)."""
+    source: Texts = field(default_factory=lambda: np.empty(0, np.object_))
+    """(N,) film or video that the clip was cut from, "" where unknown (the default)."""
 
     def __post_init__(self) -> None:
         """Fill the optional columns and require that every column has a row for each face."""
         n = len(self.names)
         if not len(self.valence_arousal):
             self.valence_arousal = np.full((n, 2), np.nan, np.float32)
-        if not len(self.subject):
-            self.subject = np.full(n, "")
-        if not len(self.group):
-            self.group = np.full(n, "")
-        for name in ("names", "subject", "group"):
+        for name in ("subject", "group", "clip", "source"):
+            if not len(getattr(self, name)):
+                setattr(self, name, np.full(n, ""))
+        for name in ("names", "subject", "group", "clip", "source"):
             setattr(self, name, np.asarray(getattr(self, name), np.object_))
         columns = [name for name in self.__dataclass_fields__ if name not in _NOT_COLUMNS]
         lengths = {name: len(getattr(self, name)) for name in columns}
@@ -146,6 +149,8 @@ class FaceDataset(ABC):
 
     license: str = "unknown"
     """Terms under which the faces may be used; the record of a run holds them."""
+    page: str = ""
+    """Where their owners give them out or are asked for them; "" for faces of your own."""
 
     @abstractmethod
     def load(self, image_size: int) -> Faces:

@@ -32,20 +32,37 @@ def square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     return center(fit(image, size), size)
 
 
+class Paths:
+    """Paths end to end in one array.
+
+    A list would be copied into every forked worker by its reference counts, and an array of text is as wide
+    as the longest.
+    """
+
+    def __init__(self, paths: Sequence[str] | Texts) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        """Return the number of paths."""
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> str:
+        """Return one path."""
+        row = range(len(self))[row]
+        return os.fsdecode(self._bytes[self._ends[row] : self._ends[row + 1]].tobytes())
+
+
 class FileImages:
     """Images decoded each time they are read: the form of a set too large for memory."""
 
     def __init__(self, paths: Sequence[str] | Texts, size: int) -> None:
-        # End to end in one array: a list would be copied into every forked worker by its reference counts,
-        # and an array of text is as wide as the longest.
-        encoded = [os.fsencode(path) for path in paths]
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([0, *map(len, encoded)])
-        self.size = size
+        self.paths, self.size = Paths(paths), size
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._ends) - 1
+        return len(self.paths)
 
     def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return one image, (size, size, 3) uint8 RGB.
@@ -53,9 +70,7 @@ class FileImages:
         Raises:
             DataError: naming the file, if it does not decode.
         """
-        row = range(len(self))[row]
-        path = os.fsdecode(self._bytes[self._ends[row] : self._ends[row + 1]].tobytes())
-        return square(read_image(path), self.size)
+        return square(read_image(self.paths[row]), self.size)
 
 
 def decode_all(

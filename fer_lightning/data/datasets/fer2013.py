@@ -35,6 +35,7 @@ PARTITIONS = ("train", "val", "test")
 """The partition of each of ``USAGES``: epochs are chosen on PublicTest, and PrivateTest is the test set."""
 
 _FILES = ("fer2013_uint8.npz", "fer2013.csv", "icml_face_data.csv")
+_HELD_OUT = ("test", "validation")
 _FORMS = (
     f"{', '.join(_FILES)}, or the folders train/<emotion>/ and test/<emotion>/ "
     "(https://www.kaggle.com/datasets/msambare/fer2013)"
@@ -48,13 +49,16 @@ class FER2013(FaceDataset):
 
     It is read from any of its forms: Kaggle's ``fer2013.csv`` and ``icml_face_data.csv``, Kaggle's folders
     (``train/happy/Training_1206.jpg``), or ``fer2013_uint8.npz`` with ``images`` (N, 48, 48) uint8, ``label``
-    (N,) 0 ... 6 and ``usage`` (N,) 0 ... 2, in the order of ``fer2013.csv``. The split is the same in all.
+    (N,) 0 ... 6 and ``usage`` (N,) 0 ... 2, in the order of ``fer2013.csv``. The split is the same in all,
+    save in the copy with the folders ``train`` and ``validation``: it divides the faces anew, and its
+    ``validation`` is ``test`` here.
 
     Args:
         root: one of the files, or a folder that holds one form, itself or in a folder ``fer2013``.
     """
 
     license = "FER2013: collected from the web for the ICML 2013 challenge, for research"
+    page = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge"
 
     def __init__(self, root: str | Path) -> None:
         self.root = root
@@ -116,11 +120,11 @@ def find(root: str | Path) -> Path:
                 f"{path} is none of the forms of FER2013; unpack it if it is an archive, to {_FORMS}"
             )
         return path
-    for folder in (path, path / "fer2013"):
+    for folder in (path, path / "fer2013", path / "images"):
         for name in _FILES:
             if (folder / name).is_file():
                 return folder / name
-        if (folder / "train").is_dir() and (folder / "test").is_dir():
+        if (folder / "train").is_dir() and any((folder / name).is_dir() for name in _HELD_OUT):
             return folder
     held = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
     raise DataError(f"{path} holds no form of FER2013, but {held}; unpack archives; expected {_FORMS}")
@@ -209,8 +213,9 @@ def _read_csv(path: Path) -> Rows:
     for number, (emotion, pixels, usage) in enumerate(csv_rows(path, ("emotion", "pixels", "Usage"))):
         where = f"{path}, row {number}"
         if emotion not in {str(label) for label in range(len(emotions.FER2013))}:
-            raise DataError(f"{where}: emotion is {emotion!r}, not 0 ... {len(emotions.FER2013) - 1}")
-        images.append(_pixels(pixels, where))
+            tip = "; 7 is contempt in ckextended.csv, which CKPlus reads" if emotion == "7" else ""
+            raise DataError(f"{where}: emotion is {emotion!r}, not 0 ... {len(emotions.FER2013) - 1}{tip}")
+        images.append(read_pixels(pixels, where))
         labels.append(int(emotion))
         usages.append(usage_of(usage, where))
     if not images:
@@ -218,7 +223,12 @@ def _read_csv(path: Path) -> Rows:
     return Rows(np.stack(images).reshape(-1, SIDE, SIDE), np.array(labels), np.array(usages))
 
 
-def _pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
+def read_pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
+    """Read the gray values of one image, (48 * 48,), from text.
+
+    Raises:
+        DataError: naming the place, if they are not 48 x 48 numbers from 0 to 255.
+    """
     try:
         values = np.fromstring(
             text, np.int64, sep=" "
@@ -234,7 +244,8 @@ def _pixels(text: str, where: str) -> npt.NDArray[np.uint8]:
 
 def _from_folders(root: Path) -> Faces:
     """Read Kaggle's folders; the names of the files in ``test`` tell PublicTest from PrivateTest."""
-    parts = {part: image_files(root / part) for part in ("train", "test")}
+    held_out = next(name for name in _HELD_OUT if (root / name).is_dir())
+    parts = {part: image_files(root / part) for part in ("train", held_out)}
     files = np.array([f"{part}/{file}" for part in parts for file in parts[part]], np.object_)
     paths = np.array([f"{root}/{file}" for file in files], np.object_)
     label, taxonomy = label_numbers(
@@ -242,15 +253,16 @@ def _from_folders(root: Path) -> Faces:
         "fer2013",
         lambda row: str(paths[row]),
     )
-    in_test = np.array([file.startswith("test/") for file in files])
+    in_test = np.array([file.startswith(f"{held_out}/") for file in files])
     public, private = (
         in_test & np.array([f"/{usage}Test" in file for file in files]) for usage in ("Public", "Private")
     )
     unclear = in_test & ~public & ~private
     if unclear.any():
         log.warning(
-            "%s: the names of %d of %d files tell neither PublicTest nor PrivateTest: these are all test",
-            root / "test",
+            "%s: the names of %d of %d files tell neither PublicTest nor PrivateTest: these are all test, "
+            "and results on them are not those on PrivateTest",
+            root / held_out,
             unclear.sum(),
             in_test.sum(),
         )

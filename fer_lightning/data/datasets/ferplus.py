@@ -1,15 +1,28 @@
 """FER+: the faces of FER2013, labeled again by ten people each."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_lightning.data.datasets.base import ArrayImages, DataError, FaceDataset, Faces, one_hot, require
+from fer_lightning.data.datasets import ferplus_folders
+from fer_lightning.data.datasets.base import (
+    ArrayImages,
+    DataError,
+    FaceDataset,
+    Faces,
+    Images,
+    Texts,
+    one_hot,
+    require,
+)
+from fer_lightning.data.datasets.decode import decode_all
 from fer_lightning.data.datasets.fer2013 import (
     PARTITIONS,
+    SIDE,
     USAGES,
     csv_rows,
     find,
@@ -49,7 +62,9 @@ class FERPlus(FaceDataset):
 
     Args:
         root: FER2013 in one of its forms with rows: ``fer2013.csv``, ``icml_face_data.csv`` or
-            ``fer2013_uint8.npz``, or a folder that holds one, itself or in a folder ``fer2013``.
+            ``fer2013_uint8.npz``, or a folder that holds one, itself or in a folder ``fer2013``. Or the
+            folder in which the authors' script wrote ``FER2013Train``, ``FER2013Valid`` and ``FER2013Test``,
+            each with a ``label.csv``; then names are paths.
         votes: the file ``fer2013new.csv``; by default it is searched for beside the pixels and in ``root``,
             and then as ``ferplus_votes`` in ``fer2013_uint8.npz``.
         labels: one label for each face, or a distribution over the emotions.
@@ -59,6 +74,7 @@ class FERPlus(FaceDataset):
     """
 
     license = "FER2013: collected from the web for the ICML 2013 challenge, for research; FER+ votes: MIT"
+    page = "https://github.com/microsoft/FERPlus"
 
     def __init__(
         self,
@@ -83,6 +99,14 @@ class FERPlus(FaceDataset):
         Raises:
             DataError: naming the file or row that is wrong, or if votes and pixels do not belong together.
         """
+        written = Path(self.root).expanduser()
+        if (written / ferplus_folders.FOLDERS[0]).is_dir():
+            table = ferplus_folders.read(written, len(VOTES))
+            files = np.array([f"{written}/{name}" for name in table.names])
+            return self._faces(
+                *("ferplus-folders", np.array(table.names), table.usage, table.votes),
+                lambda kept: decode_all(files[kept], SIDE, "stop")[0],
+            )
         source = find(self.root)
         if source.is_dir():
             raise DataError(
@@ -91,11 +115,25 @@ class FERPlus(FaceDataset):
             )
         rows = read_rows(source)
         votes = self._read_votes(source, rows.usage)
+        return self._faces(
+            *("ferplus", row_names(len(votes)), rows.usage, votes),
+            lambda kept: ArrayImages(rows.images[kept]),
+        )
+
+    def _faces(
+        self,
+        form: str,
+        names: Texts,
+        usage: npt.NDArray[np.int64],
+        votes: npt.NDArray[np.int64],
+        open_images: Callable[[npt.NDArray[np.bool_]], Images],
+    ) -> Faces:
+        """Turn votes into labels, and leave out the faces that they reject."""
         taxonomy = {7: BASIC_7, 8: BASIC_8}[self.classes]
         read = {"majority": majority, "distribution": distribution}[self.labels]
         emotion = read(votes, taxonomy.columns_in(FERPLUS))
 
-        partition = np.array(PARTITIONS)[rows.usage]
+        partition = np.array(PARTITIONS)[usage]
         rejected = np.isnan(emotion).any(1)
         unlabeled = rejected & (partition == "train") & (self.rejected == "unlabeled")
         log.info(
@@ -107,12 +145,12 @@ class FERPlus(FaceDataset):
         )
         kept = ~rejected | unlabeled
         return Faces(
-            dataset=f"ferplus-{self.labels}-{self.classes}",
+            dataset=f"{form}-{self.labels}-{self.classes}",
             taxonomy=taxonomy,
-            names=row_names(len(partition))[kept],
+            names=names[kept],
             partition=np.where(unlabeled, "unlabeled", partition)[kept],
             emotion=emotion[kept],
-            images=ArrayImages(rows.images[kept]),
+            images=open_images(kept),
         )
 
     def _read_votes(self, source: Path, usage: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

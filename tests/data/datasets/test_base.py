@@ -5,7 +5,7 @@ import jsonargparse
 import numpy as np
 import pytest
 
-from fer_lightning.data.datasets import FER2013, FaceDataset, FaceFolder, FaceTable, FERPlus
+from fer_lightning.data.datasets import FER2013, RAFDB, FaceDataset, FaceFolder, FaceTable, FERPlus
 from fer_lightning.data.datasets.base import ArrayImages, DataError, Faces, one_hot, require
 from fer_lightning.emotions import BASIC_7, BASIC_8, FERPLUS, Taxonomy, UnknownEmotion
 
@@ -92,10 +92,11 @@ def test_columns_left_out_are_unknown():
     assert len(index) == 3
     assert index.valence_arousal.shape == (3, 2)
     assert np.isnan(index.valence_arousal).all()
-    assert index.subject.tolist() == index.group.tolist() == ["", "", ""]
+    for column in (index.subject, index.group, index.clip, index.source):
+        assert column.tolist() == ["", "", ""]
 
 
-@pytest.mark.parametrize("column", ["names", "partition", "subject", "group"])
+@pytest.mark.parametrize("column", ["names", "partition", "subject", "group", "clip", "source"])
 def test_columns_of_another_length_are_refused(column):
     with pytest.raises(DataError, match="different length"):
         faces(**{column: np.array(["a", "b"])})
@@ -149,6 +150,7 @@ def test_what_is_missing_is_named(tmp_path):
             FaceFolder,
             {"labeled": "a", "unlabeled": "b", "emotions": ["happy", "sad"], "on_bad_image": "skip"},
         ),
+        (RAFDB, {"root": "data", "images": "original", "group": "age", "class_order": ["happy", "sad"]}),
         (FaceTable, {"table": "a.csv", "columns": {"label": "expression"}, "emotions": "basic8"}),
         (FaceTable, {"table": "a.csv", "drop": ["contempt"], "on_duplicate": "first"}),
     ],

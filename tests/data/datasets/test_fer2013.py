@@ -100,6 +100,18 @@ def test_folders_that_do_not_tell_the_usage_have_no_val_and_warn(made, tmp_path,
     assert (np.sort(faces.images.pixels.numpy(), axis=0) == np.sort(made.images, axis=0)).all()
 
 
+@pytest.mark.parametrize("below", ["", "images"])
+def test_the_copy_with_validation_has_no_val_and_warns(made, tmp_path, caplog, below):
+    made.write_folders(tmp_path / below, "{row}.jpg")
+    (tmp_path / below / "test").rename(tmp_path / below / "validation")
+    with caplog.at_level(logging.WARNING):
+        faces = FER2013(tmp_path).load(48)
+    assert splits(faces) == {"train": 14, "val": 0, "test": 7}
+    assert "validation: the names of 7 of 7 files tell neither" in caplog.text
+    assert "results on them are not those on PrivateTest" in caplog.text
+    assert {name.split("/")[1] for name in faces.names.tolist()} == {"train", "validation"}
+
+
 @pytest.mark.parametrize("below", ["", "fer2013"])
 @pytest.mark.parametrize("form", ["fer2013_uint8.npz", "fer2013.csv", "icml_face_data.csv", "folders"])
 def test_a_form_is_found_in_the_root_or_in_its_folder_fer2013(made, tmp_path, below, form):

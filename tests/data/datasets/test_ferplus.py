@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from archives import picture
 
 from fer_lightning.data.datasets import FERPlus
 from fer_lightning.data.datasets.base import DataError
@@ -156,6 +157,62 @@ def test_columns_of_votes_are_read_by_name(root):
     wanted = FERPlus(root).load(48).emotion
     write_votes(root / "fer2013new.csv", columns=("Image name", *reversed(VOTES), "Usage"))
     np.testing.assert_array_equal(FERPlus(root).load(48).emotion, wanted)
+
+
+# The folders of the authors' script
+
+FOLDERS = ("FER2013Train", "FER2013Valid", "FER2013Test")
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write what the script does: it leaves out rows without an image name, and boxes hold commas."""
+    tables = {folder: [] for folder in FOLDERS}
+    for row, (votes, usage, *_) in enumerate(ROWS):
+        folder = FOLDERS[usage]
+        picture(tmp_path / "written" / folder / f"fer{row:07}.png", 48, 48, row)
+        tables[folder].append([f"fer{row:07}.png", "(0, 0, 48, 48)", *votes])
+    for folder, rows in tables.items():
+        with (tmp_path / "written" / folder / "label.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return tmp_path / "written"
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": "distribution", "classes": 7, "rejected": "unlabeled"}])
+def test_folders_of_the_script_give_the_same_labels(root, written, options):
+    wanted, faces = FERPlus(root, **options).load(48), FERPlus(written, **options).load(48)
+    rows = [int(name[-11:-4]) for name in faces.names]
+    order = np.argsort(rows)
+    assert faces.names[0] == "FER2013Train/fer0000000.png"
+    assert sorted(rows) == [int(name.rpartition("/")[2]) for name in wanted.names]
+    np.testing.assert_array_equal(faces.emotion[order], wanted.emotion)
+    assert (faces.partition[order] == wanted.partition).all()
+    assert [faces.images[row][0, 0, 0] for row in range(len(faces))] == rows
+    assert faces.dataset == wanted.dataset.replace("ferplus", "ferplus-folders")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('a.png,"(0, 0, 48, 48)",1,2\n', "row 0: expected a name, a box and 10 counts"),
+        ('a.png,"(0, 0, 48, 48)",1,2,3,4,5,6,7,8,9,-1\n', "row 0: expected a name, a box"),
+        ('a.png,"(0, 0, 48, 48)",1,2,3,4,5,6,7,8,9,1\n', r"row 0: there is no file .*a\.png"),
+        ("a.png\n", "row 0: expected a name, a box"),
+    ],
+)
+def test_a_wrong_row_of_the_folders_is_named(written, row, message):
+    (written / "FER2013Valid/label.csv").write_text(row)
+    with pytest.raises(DataError, match=rf"FER2013Valid/label\.csv, {message}"):
+        FERPlus(written).load(48)
+
+
+def test_a_missing_folder_or_table_is_named(written):
+    (written / "FER2013Test/label.csv").unlink()
+    with pytest.raises(DataError, match=r"FER2013Test/label\.csv does not exist; expected the votes"):
+        FERPlus(written).load(48)
+    (written / "FER2013Test").rename(written / "gone")
+    with pytest.raises(DataError, match="FER2013Test does not exist"):
+        FERPlus(written).load(48)
 
 
 # What is wrong is named
