@@ -90,7 +90,6 @@ _MACHINE = (
     Row("trainer.default_root_dir", "run directory", "runs/METHOD-TIME"),
     Row("trainer.logger", "WandbLogger, ... beside the CSV file"),
     Row("checkpoint_every_minutes", "renew last.ckpt within an epoch too", "10", "> 0"),
-    Row("checkpoint_every_n_steps", "or after so many steps", "", "> 0"),
 )
 _CHECKPOINT = (
     Row("config", "config.yaml of the run, with its method and data"),

@@ -26,6 +26,7 @@ from fer_lightning.cli.run_directory import (
     check_writable,
     choose_place,
     first_process,
+    forget_run_dir,
     lock,
     remove_unused,
 )
@@ -95,6 +96,8 @@ class Program(LightningCLI):
             if hasattr(self, "run_dir"):
                 remove_unused(self.run_dir)
             raise
+        finally:
+            forget_run_dir()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -133,6 +133,11 @@ def lock(run_dir: Path) -> IO[str]:
     return file
 
 
+def forget_run_dir() -> None:
+    """Let the next run of this process have a directory of its own."""
+    os.environ.pop(_RUN_DIR, None)
+
+
 def remove_unused(run_dir: Path) -> None:
     """Remove a run directory in which nothing was written, such as that of a run that was refused."""
     with suppress(OSError):

@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 import yaml
 
-from fer_lightning.cli.run_directory import choose_place, first_process, lock
+from fer_lightning.cli.run_directory import choose_place, first_process, forget_run_dir, lock
 from fer_lightning.errors import InputError
 
 
@@ -180,3 +181,12 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
             lock(tmp_path)
         other.kill()
     lock(tmp_path).close()
+
+
+def test_two_runs_of_one_process_have_a_directory_each(monkeypatch):
+    seconds = count()
+    monkeypatch.setattr("time.strftime", lambda form: str(next(seconds)))
+    first = place().run_dir
+    assert place().run_dir == first  # as its other ranks would have it
+    forget_run_dir()
+    assert place().run_dir != first

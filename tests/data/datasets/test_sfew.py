@@ -139,7 +139,7 @@ def test_renamed_files_lose_the_film_and_that_is_told(root, caplog):
 
 def test_labels_of_test_are_not_used(root, caplog):
     for emotion in SFEW_EMOTIONS:
-        picture(root / f"Test/Test_Aligned_Faces/{emotion}/x_1_1.png", 4, 4)
+        picture(root / f"Test/Test_Aligned_Faces/{emotion}/x_1_1.png", 16, 16)
     faces, told = warnings(caplog, root, test_as_unlabeled=True)
     assert set(faces.label[faces.partition == "unlabeled"].tolist()) == {-1}
     assert "labels of these faces were never published" in told
