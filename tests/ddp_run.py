@@ -16,6 +16,7 @@ class Rank(L.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.labeled, self.unlabeled = folder, [], []
+        self.running: dict[str, torch.Tensor] = {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.labeled.append(batch["labeled"].index.tolist())
@@ -23,7 +24,9 @@ class Rank(L.Callback):
             self.unlabeled.append(batch["unlabeled"].index.tolist())
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == 7:
+        if trainer.global_step == 7:  # not only at the end, where DDP copies the buffers of rank zero
+            named = pl_module.student.named_buffers()
+            self.running = {name: buffer.clone() for name, buffer in named if "running" in name}
             trainer.save_checkpoint(self.folder / "mid.ckpt")
 
 
@@ -36,6 +39,7 @@ def train(name: str, folder: Path, resume: bool) -> None:
     )
     trainer.fit(model, data(name), ckpt_path=folder / "mid.ckpt" if resume else None)
     ended = {"state": model.state_dict(), "labeled": rank.labeled, "unlabeled": rank.unlabeled}
+    ended["running"] = rank.running
     ended["metrics"] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val")}
     torch.save(ended, folder / f"rank{trainer.global_rank}{'-resumed' * resume}.pt")
 

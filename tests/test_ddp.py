@@ -36,6 +36,9 @@ def test_two_ranks_share_the_faces_and_end_equal(ended, name):
     for key, value in first["state"].items():
         assert torch.equal(value, second["state"][key]), key
         assert not value.is_floating_point() or value.isfinite().all(), key
+    assert first["running"]
+    for key, value in first["running"].items():
+        assert torch.equal(value, second["running"][key]), key
     assert len(first["labeled"]) == 15
     for mine, theirs in zip(first["labeled"], second["labeled"], strict=True):
         assert len(mine) == len(theirs) == 7  # half of the global batch

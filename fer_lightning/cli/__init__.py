@@ -1,5 +1,6 @@
 """The command line program ``fer-lightning``: Lightning's verbs over methods and data, and a few more."""
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -54,9 +55,12 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"fer-lightning {fer_lightning.__version__}")
         return 0
     try:
-        if verb in LIGHTNING:
-            return _lightning_verb(verb, options)
-        return _own_verb(verb, options)
+        status = (_lightning_verb if verb in LIGHTNING else _own_verb)(verb, options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # what reads the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        return 0
     except Exception as error:
         message = message_of(error, words)
         if message is None:

@@ -105,7 +105,7 @@ class FaceRecognizer:
         content = read_checkpoint(path)
         return cls(
             load_method(path),
-            int(content.get("image_size", 48)),
+            content.get("image_size") or 48,  # None where the data did not tell
             None if aligned else FaceDetector(detector),
             Calibration.of(content),
             threshold,

@@ -1,6 +1,8 @@
 """What a user can cause ends in one message and status 2, and loses nothing; our faults keep a traceback."""
 
 import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -180,3 +182,11 @@ def test_a_fault_of_ours_keeps_its_traceback_and_says_where_to_report_it(monkeyp
 def test_what_is_the_user_s_to_mend(error, said):
     message = message_of(error, ["fit"])
     assert (message is None) if said is None else (said in message)
+
+
+def test_output_that_nobody_reads_any_more_is_no_fault():
+    command = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m fer_lightning fit --help | head -1"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stderr == ""
+    assert done.stdout.startswith("usage: fer-lightning fit")
