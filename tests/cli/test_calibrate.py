@@ -29,7 +29,8 @@ def checkpoint(trained, tmp_path):
 def refused(words, capsys):
     capsys.readouterr()
     assert main(words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
     return line
 
 
