@@ -116,6 +116,7 @@ def test_annealed_training_is_finite(tmp_path, annealing):
     assert math.isfinite(trainer.callback_metrics["train/loss"])
 
 
-def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(InputError, match="temperature is 0; it must be a number above 0"):
-        UDA(**TINY, temperature=0)
+@pytest.mark.parametrize("temperature", [0, -1.0])
+def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
+    with pytest.raises(InputError, match=f"temperature is {temperature}; it must be a number above 0"):
+        UDA(**TINY, temperature=temperature)

@@ -44,7 +44,7 @@ def test_importance_golden_values():
     torch.testing.assert_close(head.certainty(Output(weighted, z, features, z, z)), a)
 
 
-def test_importance_sharpens_and_leaves_the_likeliest_emotion_and_the_mood():
+def test_importance_sharpens_and_leaves_the_likeliest_emotion_and_valence_arousal():
     head, features = ImportanceHead(5, 9, classes=7), torch.randn(20, 5)
     raw = head.classify(features)
     out = head(features)
