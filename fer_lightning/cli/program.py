@@ -103,7 +103,7 @@ class Program(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the verbs, and the arguments of Lightning's functions that are no options of theirs.
 
-        Checkpoints are always opened without running code, and predictions always streamed into their file.
+        Checkpoints are always opened without running code, and predictions always streamed, see ``predict``.
         """
         verbs = LightningCLI.subcommands()
         return {verb: skipped | {"weights_only", "return_predictions"} for verb, skipped in verbs.items()}
@@ -201,18 +201,15 @@ class Program(LightningCLI):
             if config.strategy == "auto" and _device_count(config) > 1:
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"  # a head can be idle for some steps
             return super().instantiate_trainer(**kwargs)
-        except (
-            MisconfigurationException,
-            ImportError,
-            KeyError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except REFUSALS as error:
             if isinstance(error, InputError):
                 raise
             # Lightning's refusals, of whatever type, are about its own options and say what is wrong.
             raise InputError(f"Lightning's Trainer refuses its options: {error}", option="trainer") from error
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict, and keep nothing: predictions are streamed into their file."""
+        self.trainer.predict(**kwargs, return_predictions=False)
 
     def after_fit(self) -> None:
         """Print where the run is, its best epoch and the next command."""

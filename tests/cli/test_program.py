@@ -165,6 +165,13 @@ def test_training_ends_with_the_best_epoch_and_the_next_command(tmp_path, capsys
     assert pd.read_csv(tmp_path / "run/test.csv")["checkpoint"].tolist() == ["best.ckpt"]
 
 
+def test_predictions_are_not_kept_in_memory(tmp_path):
+    small_run(tmp_path / "run", "--data.labels_per_class=3", "--trainer.max_epochs=1")
+    done = program.Program(["predict", "--config", str(tmp_path / "run/config.yaml")])
+    assert done.trainer.predict_loop.predictions == []
+    assert len(pd.read_csv(tmp_path / "run/predictions-test.csv")) == 28
+
+
 def test_training_without_validation_ends_with_the_last_checkpoint(tmp_path, capsys):
     last = small_run(tmp_path / "run", "--data.labels_per_class=3", "--data.val=none")
     *_, trained, following = capsys.readouterr().out.splitlines()
