@@ -48,7 +48,10 @@ class SaveOnInterrupt(Checkpoint):
         self._signaled = self._saved = self._requeue = False
         self._prints = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+            # Under nohup the end of the terminal is not the end of the training.
+            ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+            caught = [number for number in SIGNALS if number not in ignored]
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in caught}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signaled and number == signal.SIGINT:

@@ -39,7 +39,7 @@ class Peers(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Learn who takes part."""
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and torch.distributed.is_initialized():
             everyone: list[_Peer | None] = [None] * trainer.world_size
             torch.distributed.all_gather_object(everyone, _Peer(socket.gethostname(), os.getpid()))
             self._peers = [peer for peer in everyone if peer is not None]

@@ -43,6 +43,7 @@ class RunRecord(Callback):
         self._wall_s = 0.0
         self._since: float | None = None
         self._origin: dict[str, Any] = {}
+        self._finished = False
         self._setting: dict[str, Any] = {}
         self._setting_before: dict[str, Any] = {}
 
@@ -53,6 +54,7 @@ class RunRecord(Callback):
             InputError: if the run that goes on had another seed or another length; nothing is written then.
         """
         method, data = cast(SemiSupervised, pl_module), _data(trainer)
+        self._finished = False
         self._since = time.monotonic()
         self._setting = {
             "revision": method.revision,
@@ -71,13 +73,14 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             with write_atomically(self.run_dir / "split.json") as stream:
                 stream.write(data.split.to_json())
-            self._write(trainer, finished=False)
+            self._write(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record that training has ended."""
+        self._finished = True
         if trainer.is_global_zero:
             self._origin = self._origin or _origin(trainer, cast(SemiSupervised, pl_module))
-            self._write(trainer, finished=True)
+            self._write(trainer)
 
     def _compare(self) -> None:
         """Refuse or tell what is not as it was before."""
@@ -107,19 +110,19 @@ class RunRecord(Callback):
     ) -> None:
         """Renew the record of the steps."""
         if trainer.is_global_zero and self._origin:
-            self._write(trainer, finished=False)
+            self._write(trainer)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Record how far training has come."""
         if trainer.is_global_zero and self._origin:
-            self._write(trainer, finished=False)
+            self._write(trainer)
 
-    def _write(self, trainer: L.Trainer, finished: bool) -> None:
+    def _write(self, trainer: L.Trainer) -> None:
         device = trainer.strategy.root_device
         content = self._origin | {
-            "finished": finished,
+            "finished": self._finished,
             "steps": trainer.global_step,
             "wall_s": round(self._wall(), 1),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

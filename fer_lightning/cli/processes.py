@@ -100,7 +100,9 @@ class Processes:
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
         """Pass signals to stop on to the processes, and stay alive for their rows."""
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it was started with nohup
+            signals.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._stop) for number in signals}
         try:
             yield

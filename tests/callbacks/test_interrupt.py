@@ -84,6 +84,16 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, capfd, whole
     assert_same_run(tmp_path, whole)
 
 
+def test_under_nohup_the_end_of_the_terminal_is_not_that_of_the_training(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        trainer = full_fit(tmp_path, callbacks=[Press(3, signal.SIGHUP)])
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert trainer.global_step == 10
+
+
 def test_gradients_are_accumulated_to_the_end_before_stopping(tmp_path):
     with pytest.raises(Interrupted):
         full_fit(tmp_path, callbacks=[Press(3)], accumulate_grad_batches=2)

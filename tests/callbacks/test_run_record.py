@@ -138,6 +138,12 @@ def test_the_record_knows_the_steps_of_a_run_that_was_stopped(tmp_path):
     assert (record(tmp_path)["steps"], record(tmp_path)["finished"]) == (8, False)
 
 
+def test_a_checkpoint_saved_after_the_end_does_not_make_a_run_unfinished(tmp_path):
+    trainer = full_fit(tmp_path, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "copy.ckpt")
+    assert record(tmp_path)["finished"]
+
+
 def test_resuming_with_another_revision_warns(tmp_path, monkeypatch):
     full_fit(tmp_path, callbacks=[KeepCheckpoint(4, tmp_path / "mid.ckpt")], max_epochs=1)
     monkeypatch.setattr(FixMatch, "revision", FixMatch.revision + 1)

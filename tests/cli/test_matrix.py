@@ -16,7 +16,7 @@ from rich.console import Console
 
 from fer_lightning.cli.matrix import run_cells, run_matrix
 from fer_lightning.cli.matrix_file import read_matrix
-from fer_lightning.cli.processes import visible_gpus
+from fer_lightning.cli.processes import Processes, visible_gpus
 from fer_lightning.cli.versions import Version
 from fer_lightning.outputs.results import read_rows
 
@@ -363,6 +363,18 @@ def test_a_stopped_matrix_goes_on_from_its_checkpoints(tmp_path, program, write,
     assert [row["name"] for row in read_rows(matrix.results)] == [*waiting, "later"]
     stopped, resumed, *_ = calls(tmp_path, "a-seed0")
     assert resumed == stopped
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_the_end_of_a_terminal_stops_a_matrix_unless_nohup_was_asked_for(nohup):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    processes = Processes([sys.executable], 1)
+    try:
+        with processes.stopping_on_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert processes.stopped is not nohup
 
 
 def test_a_second_signal_kills_what_ignores_the_first(tmp_path, program, write):
